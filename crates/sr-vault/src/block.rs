@@ -1,0 +1,169 @@
+//! Blocks: neighbouring chunks of one kind, compressed together.
+//!
+//! Small files then share one window and one call, which is where the size and speed come from.
+
+use sr_wire::{Malformed, limits};
+use thiserror::Error;
+
+use crate::{CHUNK_LEN_MAX, ChunkId};
+
+/// A block is closed once it holds this much.
+pub const BLOCK_LEN_TARGET: usize = 2 << 20;
+/// No block holds more than this before compression.
+pub const BLOCK_LEN_MAX: usize = BLOCK_LEN_TARGET + CHUNK_LEN_MAX;
+const LEVEL: i32 = 3;
+
+const _: () = assert!(BLOCK_LEN_MAX < limits::PACK_LEN_MAX / 2);
+
+/// What a blob in a pack is.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    tls_codec::TlsSerialize,
+    tls_codec::TlsDeserializeBytes,
+    tls_codec::TlsSize,
+)]
+#[repr(u8)]
+pub enum Kind {
+    /// A block of chunks of file content.
+    Data = 1,
+    /// A block of chunks of trees.
+    Tree = 2,
+    /// An index.
+    Index = 3,
+    /// A manifest.
+    Manifest = 4,
+}
+
+/// Collects chunks until a block is full.
+#[derive(Debug, Default)]
+pub struct BlockBuilder {
+    raw: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+impl BlockBuilder {
+    /// Adds a chunk of at most [`CHUNK_LEN_MAX`] bytes.
+    #[expect(clippy::cast_possible_truncation, reason = "a chunk has at most 4 MiB")]
+    pub fn push(&mut self, id: ChunkId, chunk: &[u8]) {
+        self.raw.extend_from_slice(chunk);
+        self.chunks.push((id, chunk.len() as u32));
+    }
+
+    /// Returns whether the block should be closed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.raw.len() >= BLOCK_LEN_TARGET
+    }
+
+    /// Returns whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Compresses what was collected, and starts anew.
+    #[must_use]
+    pub fn take(&mut self, compressor: &mut Compressor) -> Block {
+        let stored = compressor.compress(&self.raw);
+        let raw_len = self.raw.len();
+        self.raw.clear();
+        Block { stored, raw_len, chunks: std::mem::take(&mut self.chunks) }
+    }
+}
+
+/// A block as it is stored.
+#[derive(Debug)]
+pub struct Block {
+    /// Compressed bytes, or the raw ones when compressing does not shrink them.
+    pub stored: Vec<u8>,
+    /// Length before compression; equal to that of `stored` when it is raw.
+    pub raw_len: usize,
+    /// The chunks in order, with their lengths.
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+/// A zstd context that is used again and again.
+pub struct Compressor(zstd::bulk::Compressor<'static>);
+
+impl Compressor {
+    /// Makes a context.
+    ///
+    /// **Errors** [`CompressError`] when there is no memory for it.
+    pub fn new() -> Result<Self, CompressError> {
+        zstd::bulk::Compressor::new(LEVEL).map(Self).map_err(|_| CompressError)
+    }
+
+    /// Returns the shorter of the compressed and the raw form; equal length means raw.
+    #[must_use]
+    pub fn compress(&mut self, raw: &[u8]) -> Vec<u8> {
+        match self.0.compress(raw) {
+            Ok(compressed) if compressed.len() < raw.len() => compressed,
+            // Not shrinking and failing come to the same: the raw form is always right.
+            _ => raw.to_vec(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compressor(..)")
+    }
+}
+
+/// There is no memory for a compressor.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not enough memory to compress")]
+pub struct CompressError;
+
+/// Returns the raw bytes of a stored form, which were authenticated before.
+///
+/// **Errors** [`Malformed`] when they are not exactly `raw_len` bytes, or more than `raw_len_max`.
+pub fn expand(stored: &[u8], raw_len: usize, raw_len_max: usize) -> Result<Vec<u8>, Malformed> {
+    let malformed = Malformed { what: "block" };
+    if raw_len > raw_len_max || stored.len() > raw_len {
+        return Err(malformed);
+    }
+    if stored.len() == raw_len {
+        return Ok(stored.to_vec());
+    }
+    match zstd::bulk::decompress(stored, raw_len) {
+        Ok(raw) if raw.len() == raw_len => Ok(raw),
+        _ => Err(malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_forms_expand_to_what_they_were() {
+        let mut compressor = Compressor::new().expect("memory");
+        let mut builder = BlockBuilder::default();
+        builder.push(ChunkId([1; 32]), &[7; 5000]);
+        builder.push(ChunkId([2; 32]), b"hello");
+        assert!(!builder.is_full());
+        let block = builder.take(&mut compressor);
+        assert!(builder.is_empty());
+        assert!(block.stored.len() < block.raw_len);
+        let raw = expand(&block.stored, block.raw_len, BLOCK_LEN_MAX).expect("expands");
+        assert_eq!(raw, [&[7; 5000][..], b"hello"].concat());
+        assert_eq!(compressor.compress(b"abc"), b"abc");
+        assert_eq!(expand(b"abc", 3, 3).expect("raw"), b"abc");
+    }
+
+    #[test]
+    fn wrong_lengths_and_bombs_are_refused() {
+        let mut compressor = Compressor::new().expect("memory");
+        let stored = compressor.compress(&[0; 100_000]);
+        assert!(expand(&stored, 100_000, 99_999).is_err());
+        assert!(expand(&stored, 99_999, BLOCK_LEN_MAX).is_err());
+        assert!(expand(&stored, 100_001, BLOCK_LEN_MAX).is_err());
+        assert!(expand(&stored, stored.len() - 1, BLOCK_LEN_MAX).is_err());
+        assert!(expand(b"not zstd", 100, BLOCK_LEN_MAX).is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! Indexes: which pack and block holds a chunk. See `spec/index.md`.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use sr_crypto::COMMITMENT_LEN;
+use sr_wire::{Malformed, PackId, decode, encode, limits};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{
+    CHUNK_LEN_MAX, ChunkId,
+    block::{BLOCK_LEN_MAX, Kind},
+};
+
+/// Chunks after which an index is closed, so that its blob stays below 4 MiB.
+pub const CHUNKS_PER_INDEX: usize = 90_000;
+/// No index is longer than this before compression.
+pub const INDEX_LEN_MAX: usize = 8 << 20;
+
+/// What some packs hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Index {
+    /// The packs.
+    pub packs: Vec<IndexPack>,
+}
+
+/// What one pack holds. A pack that holds an index or a manifest only has no blocks, and is named
+/// all the same, so that no pack of the space is unknown to its owner.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct IndexPack {
+    /// The pack.
+    pub id: PackId,
+    /// Generation of the vault key that seals it.
+    pub generation: u32,
+    /// The commitment in its header, so that reading a part needs no slot 0.
+    pub commitment: [u8; COMMITMENT_LEN],
+    /// Its blocks.
+    pub blocks: Vec<IndexBlock>,
+}
+
+/// Where a block lies, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct IndexBlock {
+    /// [`Kind::Data`] or [`Kind::Tree`].
+    pub kind: Kind,
+    /// Offset in the pack's plaintext.
+    pub offset: u32,
+    /// Length as stored.
+    pub stored_len: u32,
+    /// Length before compression; equal to `stored_len` when stored raw.
+    pub raw_len: u32,
+    /// Its chunks in order.
+    pub chunks: Vec<IndexChunk>,
+}
+
+/// A chunk of a block; it begins where the one before ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct IndexChunk {
+    /// The chunk.
+    pub id: ChunkId,
+    /// Its length.
+    pub len: u32,
+}
+
+impl Index {
+    /// Returns the canonical bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads an index and checks its numbers.
+    ///
+    /// **Errors** [`Malformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let index: Self = decode("index", bytes, INDEX_LEN_MAX)?;
+        let blocks = index.packs.iter().flat_map(|pack| &pack.blocks);
+        if blocks.into_iter().all(IndexBlock::is_valid) {
+            Ok(index)
+        } else {
+            Err(Malformed { what: "index" })
+        }
+    }
+
+    /// Returns the number of chunks.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.packs.iter().flat_map(|pack| &pack.blocks).map(|block| block.chunks.len()).sum()
+    }
+}
+
+impl IndexBlock {
+    fn is_valid(&self) -> bool {
+        let within_pack = (self.offset as usize)
+            .checked_add(self.stored_len as usize)
+            .is_some_and(|end| end <= limits::PACK_LEN_MAX);
+        let chunks_len: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        matches!(self.kind, Kind::Data | Kind::Tree)
+            && within_pack
+            && self.stored_len <= self.raw_len
+            && self.raw_len as usize <= BLOCK_LEN_MAX
+            && chunks_len == u64::from(self.raw_len)
+            && self.chunks.iter().all(|chunk| (1..=CHUNK_LEN_MAX).contains(&(chunk.len as usize)))
+    }
+}
+
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the block in the [`ChunkIndex`].
+    pub block: u32,
+    /// Offset in the raw block.
+    pub offset: u32,
+    /// Length.
+    pub len: u32,
+}
+
+/// Where a block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// Number of the pack in the [`ChunkIndex`].
+    pub pack: u32,
+    /// Offset in the pack's plaintext.
+    pub offset: u32,
+    /// Length as stored.
+    pub stored_len: u32,
+    /// Length before compression.
+    pub raw_len: u32,
+}
+
+/// All indexes of a vault, as one map in memory.
+#[derive(Debug, Default)]
+pub struct ChunkIndex {
+    packs: Vec<(PackId, [u8; COMMITMENT_LEN])>,
+    blocks: Vec<BlockPlace>,
+    chunks: HashMap<ChunkId, Place, BuildHasherDefault<IdHasher>>,
+}
+
+impl ChunkIndex {
+    /// Adds what a pack holds. A chunk that is known keeps its first place.
+    #[expect(clippy::cast_possible_truncation, reason = "packs are capped at 2^20, blocks at 2^32")]
+    pub fn add(&mut self, pack: &IndexPack) {
+        let pack_number = self.packs.len() as u32;
+        self.packs.push((pack.id, pack.commitment));
+        for block in &pack.blocks {
+            let number = self.blocks.len() as u32;
+            self.blocks.push(BlockPlace {
+                pack: pack_number,
+                offset: block.offset,
+                stored_len: block.stored_len,
+                raw_len: block.raw_len,
+            });
+            let mut offset = 0;
+            for chunk in &block.chunks {
+                let place = Place { block: number, offset, len: chunk.len };
+                self.chunks.entry(chunk.id).or_insert(place);
+                offset += chunk.len;
+            }
+        }
+    }
+
+    /// Returns where a chunk lies.
+    #[must_use]
+    pub fn find(&self, id: &ChunkId) -> Option<Place> {
+        self.chunks.get(id).copied()
+    }
+
+    /// Returns where block `number` lies.
+    #[must_use]
+    pub fn block(&self, number: u32) -> Option<BlockPlace> {
+        self.blocks.get(number as usize).copied()
+    }
+
+    /// Returns id and commitment of pack `number`.
+    #[must_use]
+    pub fn pack(&self, number: u32) -> Option<(PackId, [u8; COMMITMENT_LEN])> {
+        self.packs.get(number as usize).copied()
+    }
+
+    /// Returns the ids of all packs.
+    pub fn packs(&self) -> impl Iterator<Item = PackId> + '_ {
+        self.packs.iter().map(|(id, _)| *id)
+    }
+
+    /// Returns the number of chunks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Returns whether there is no chunk.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+/// Chunk ids are outputs of a keyed hash, so their first bytes are as good as a hash of them.
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(chunks: &[(u8, u32)]) -> IndexBlock {
+        let raw_len = chunks.iter().map(|(_, len)| len).sum();
+        IndexBlock {
+            kind: Kind::Data,
+            offset: 0,
+            stored_len: raw_len,
+            raw_len,
+            chunks: chunks
+                .iter()
+                .map(|(b, len)| IndexChunk { id: ChunkId([*b; 32]), len: *len })
+                .collect(),
+        }
+    }
+
+    fn index(block: IndexBlock) -> Index {
+        Index {
+            packs: vec![IndexPack {
+                id: PackId([1; 32]),
+                generation: 0,
+                commitment: [2; 32],
+                blocks: vec![block],
+            }],
+        }
+    }
+
+    #[test]
+    fn round_trips_and_finds() {
+        let index = index(block(&[(1, 10), (2, 20)]));
+        assert_eq!(Index::parse(&index.to_bytes()), Ok(index.clone()));
+        let mut map = ChunkIndex::default();
+        map.add(&index.packs[0]);
+        let place = map.find(&ChunkId([2; 32])).expect("known");
+        assert_eq!((place.offset, place.len), (10, 20));
+        assert_eq!(
+            map.pack(map.block(place.block).expect("block").pack),
+            Some((PackId([1; 32]), [2; 32]))
+        );
+        assert_eq!(map.find(&ChunkId([3; 32])), None);
+    }
+
+    #[test]
+    fn numbers_that_do_not_add_up_are_refused() {
+        let refused = |change: fn(&mut IndexBlock)| {
+            let mut wrong = block(&[(1, 10), (2, 20)]);
+            change(&mut wrong);
+            assert!(Index::parse(&index(wrong).to_bytes()).is_err());
+        };
+        refused(|b| b.raw_len += 1);
+        refused(|b| b.stored_len = b.raw_len + 1);
+        refused(|b| b.offset = u32::MAX);
+        refused(|b| b.kind = Kind::Manifest);
+        refused(|b| b.chunks[0].len = 0);
+        refused(|b| b.chunks[0].len = u32::MAX);
+        let mut bytes = index(block(&[(1, 10)])).to_bytes();
+        bytes.push(0);
+        assert!(Index::parse(&bytes).is_err());
+        assert!(Index::parse(&bytes[..20]).is_err());
+    }
+}

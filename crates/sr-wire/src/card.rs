@@ -1,0 +1,186 @@
+//! The server card: who a server is, as the invite pins it.
+
+use sr_crypto::{Hash, SigningKey, VerifyError, hash, text, verify};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use crate::{Malformed, Misbehaviour, decode, encode, labels, limits};
+
+/// A server's identity.
+///
+/// **Shape** `{u64 seq; opaque previous[32]; opaque identity<1984>; opaque log_keys<>;
+/// opaque policy<>; opaque origin<>}`. Before there is a log, `log_keys` and `policy` are empty.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Card {
+    /// Place in the chain of cards.
+    pub seq: u64,
+    /// Hash of the card before, zeros for the first.
+    pub previous: Hash,
+    /// Hybrid public identity key.
+    pub identity: VLBytes,
+    /// Keys of the log.
+    pub log_keys: VLBytes,
+    /// Witness policy.
+    pub policy: VLBytes,
+    /// Origin of the log: `<32 hex of H("origin", identity)>/strongroom`.
+    pub origin: VLBytes,
+}
+
+impl Card {
+    /// Makes the first card of an identity key.
+    #[must_use]
+    pub fn first(identity: &[u8]) -> Self {
+        Self {
+            seq: 0,
+            previous: [0; 32],
+            identity: identity.to_vec().into(),
+            log_keys: Vec::new().into(),
+            policy: Vec::new().into(),
+            origin: origin(identity).into_bytes().into(),
+        }
+    }
+
+    /// Verifies the server's signature under this card's identity key.
+    ///
+    /// **Errors** [`VerifyError`].
+    pub fn verify(
+        &self,
+        label: sr_crypto::Label,
+        x: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError> {
+        verify(label, self.identity.as_slice(), x, signature)
+    }
+
+    /// Returns the nine characters by which people compare servers, as `4F7K-Q2M9`.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        let text = text::to_base32(&card_hash(self)).to_uppercase();
+        format!("{}-{}", &text[..4], &text[4..8])
+    }
+}
+
+/// A card and its signature by the identity key of the card before, or its own for the first.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct SignedCard {
+    /// The card.
+    pub card: Card,
+    /// Hybrid signature over the card's bytes.
+    pub signature: VLBytes,
+}
+
+impl SignedCard {
+    /// Signs a first card with its own identity key.
+    #[must_use]
+    pub fn sign(card: Card, identity: &SigningKey) -> Self {
+        let signature = identity.sign(labels::CARD, &encode(&card)).into();
+        Self { card, signature }
+    }
+}
+
+/// The TLS key that an identity key vouches for.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct TlsKey {
+    /// `H("tls-spki", SubjectPublicKeyInfo)` of the certificate.
+    pub spki_hash: Hash,
+    /// Unix seconds after which the statement counts no more.
+    pub not_after: u64,
+}
+
+/// The answer to `card`: who the server is, and that this connection is with it.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct CardResponse {
+    /// The card.
+    pub signed: SignedCard,
+    /// The TLS key in use.
+    pub tls_key: TlsKey,
+    /// The identity key's signature over `tls_key`.
+    pub tls_signature: VLBytes,
+}
+
+impl CardResponse {
+    /// Reads a response and verifies it against the pinned card hash, the connection's TLS key and
+    /// the time in Unix seconds; returns the card.
+    ///
+    /// **Errors** [`Misbehaviour::CardMismatch`], [`Misbehaviour::TlsKeyUnsigned`] or
+    /// [`Misbehaviour::ResponseMalformed`].
+    pub fn verify(
+        bytes: &[u8],
+        pinned: &Hash,
+        spki_hash: &Hash,
+        now_s: u64,
+    ) -> Result<Card, Misbehaviour> {
+        let response: Self = decode("card", bytes, limits::MESSAGE_LEN_MAX)
+            .map_err(|Malformed { .. }| Misbehaviour::ResponseMalformed)?;
+        let card = response.signed.card;
+        let signature = response.signed.signature.as_slice();
+        let signed = card.verify(labels::CARD, &encode(&card), signature).is_ok();
+        // SR-010
+        Misbehaviour::CardMismatch.refuse_if(card_hash(&card) != *pinned || !signed)?;
+        let tls_key = &response.tls_key;
+        let vouched = card
+            .verify(labels::CARD_TLS, &encode(tls_key), response.tls_signature.as_slice())
+            .is_ok();
+        // SR-011
+        Misbehaviour::TlsKeyUnsigned
+            .refuse_if(!vouched || tls_key.spki_hash != *spki_hash || now_s > tls_key.not_after)?;
+        Ok(card)
+    }
+}
+
+/// Returns the hash by which invites pin a card.
+#[must_use]
+pub fn card_hash(card: &Card) -> Hash {
+    hash(labels::CARD, &[&encode(card)])
+}
+
+fn origin(identity: &[u8]) -> String {
+    let hash = hash(labels::ORIGIN, &[identity]);
+    format!("{}/strongroom", text::to_hex(&hash[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sr_crypto::Secret32;
+
+    fn identity(byte: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret32::init_with(|b| b.fill(byte)))
+    }
+
+    fn response(key: &SigningKey) -> CardResponse {
+        let tls_key = TlsKey { spki_hash: [5; 32], not_after: 100 };
+        CardResponse {
+            signed: SignedCard::sign(Card::first(key.public_key()), key),
+            tls_signature: key.sign(labels::CARD_TLS, &encode(&tls_key)).into(),
+            tls_key,
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_card_over_its_own_tls_key_is_taken() {
+        let key = identity(1);
+        let honest = response(&key);
+        let pin = card_hash(&honest.signed.card);
+        let check = |r: &CardResponse, spki, now| {
+            CardResponse::verify(&encode(r), &pin, &[spki; 32], now).map(|_| ())
+        };
+        assert_eq!(check(&honest, 5, 100), Ok(()));
+        assert_eq!(check(&honest, 6, 100), Err(Misbehaviour::TlsKeyUnsigned));
+        assert_eq!(check(&honest, 5, 101), Err(Misbehaviour::TlsKeyUnsigned));
+        assert_eq!(check(&response(&identity(2)), 5, 1), Err(Misbehaviour::CardMismatch));
+
+        let mut forged = honest.clone();
+        forged.tls_signature = identity(2).sign(labels::CARD_TLS, &encode(&honest.tls_key)).into();
+        assert_eq!(check(&forged, 5, 1), Err(Misbehaviour::TlsKeyUnsigned));
+        let mut forged = honest.clone();
+        forged.signed.signature = vec![0; sr_crypto::SIGNATURE_LEN].into();
+        assert_eq!(check(&forged, 5, 1), Err(Misbehaviour::CardMismatch));
+
+        let mut bytes = encode(&honest);
+        bytes.push(0);
+        assert_eq!(
+            CardResponse::verify(&bytes, &pin, &[5; 32], 1),
+            Err(Misbehaviour::ResponseMalformed)
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The closed, numbered catalogue of what no honest operator does.
+//!
+//! A number is a row of THREATS.md, a comment at the check, and a test that fails without it.
+
+use thiserror::Error;
+
+/// Something that an honest server does not do. Never retried, never a warning.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Misbehaviour {
+    /// SR-001: a pack's bytes are not what was sealed.
+    #[error("SR-001: a stored pack was changed")]
+    PackAltered = 1,
+    /// SR-002: a pack is served under another pack's id.
+    #[error("SR-002: a stored pack was swapped for another")]
+    PackSwapped = 2,
+    /// SR-003: a pack that the server acknowledged is not there.
+    #[error("SR-003: a stored pack is missing")]
+    PackMissing = 3,
+    /// SR-004: a chunk is not the one that its tree names.
+    #[error("SR-004: a chunk is not the one that was backed up")]
+    ChunkMismatch = 4,
+    /// SR-005: a head does not open under the vault's key, or its inside differs from its outside.
+    #[error("SR-005: the vault's head was changed")]
+    HeadAltered = 5,
+    /// SR-006: a head older than one that this client accepted.
+    #[error("SR-006: the server shows an older state than it showed before")]
+    HeadRolledBack = 6,
+    /// SR-007: a head that does not follow the one that this client accepted.
+    #[error("SR-007: the server shows a state that does not follow the one it showed before")]
+    HeadForked = 7,
+    /// SR-008: a head answer that the server's identity key did not sign, or for another question.
+    #[error("SR-008: the server's answer is not signed by its identity key")]
+    AnswerForged = 8,
+    /// SR-009: the server's signed answer names another head than the one it sends.
+    #[error("SR-009: the server's signed answer and the state it sends differ")]
+    AnswerMismatch = 9,
+    /// SR-010: the card is not the one that the invite names.
+    #[error("SR-010: the server is not the one that the invite names")]
+    CardMismatch = 10,
+    /// SR-011: the connection's TLS key is not signed by the server's identity key.
+    #[error("SR-011: the connection is not with the server that the invite names")]
+    TlsKeyUnsigned = 11,
+    /// SR-012: the manifest's snapshots are not the ones that the head commits to.
+    #[error("SR-012: the list of snapshots is not the one that was signed")]
+    SnapshotSetMismatch = 12,
+    /// SR-013: the manifest's indexes are not the ones that the head commits to.
+    #[error("SR-013: the list of indexes is not the one that was signed")]
+    IndexSetMismatch = 13,
+    /// SR-014: the head's signer is not the device that this profile pins.
+    #[error("SR-014: the vault's head is signed by a device that is not this one")]
+    SignerUnknown = 14,
+    /// SR-015: an authenticated object is not in the form that the format page gives.
+    #[error("SR-015: a stored object has a form that no Strongroom client writes")]
+    ObjectMalformed = 15,
+    /// SR-016: an answer is larger, smaller or of another form than the protocol allows.
+    #[error("SR-016: the server's answer breaks the protocol")]
+    ResponseMalformed = 16,
+}
+
+impl Misbehaviour {
+    /// Returns the number in the catalogue.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns this misbehaviour as an error when `happened`; the form of every check.
+    ///
+    /// **Errors** `self`.
+    pub fn refuse_if(self, happened: bool) -> Result<(), Self> {
+        if happened && enforced(self) { Err(self) } else { Ok(()) }
+    }
+}
+
+#[cfg(debug_assertions)]
+static SKIPPED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Returns whether the check is made. Always true in a release build, where nothing can change it.
+#[must_use]
+pub fn enforced(_check: Misbehaviour) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        let skipped = SKIPPED.load(std::sync::atomic::Ordering::SeqCst);
+        skipped & (1 << _check.number()) == 0
+    }
+    #[cfg(not(debug_assertions))]
+    true
+}
+
+/// Takes exactly `checks` out of this process, so that a test can show that the attack they stop
+/// succeeds without them. It does not exist in a release build, and nothing but tests calls it.
+#[cfg(debug_assertions)]
+pub fn danger_skip(checks: &[Misbehaviour]) {
+    let mask = checks.iter().fold(0, |mask, check| mask | 1 << check.number());
+    SKIPPED.store(mask, std::sync::atomic::Ordering::SeqCst);
+}

@@ -1,0 +1,31 @@
+//! Every cap on what is read from the other side, with the reason for it.
+
+/// Bytes of one AEAD segment of a pack.
+pub const SLOT_LEN: usize = 1 << 20;
+/// The only sizes a pack has on disk: 64 KiB, 256 KiB, 1, 4 and 16 MiB.
+pub const PACK_SIZES: [usize; 5] = [1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24];
+/// The largest pack.
+pub const PACK_LEN_MAX: usize = 1 << 24;
+/// Slots of the largest pack.
+pub const SLOTS_MAX: usize = PACK_LEN_MAX / SLOT_LEN;
+/// A sealed head is padded to exactly this, so that its size says nothing.
+pub const HEAD_LEN: usize = 8192;
+/// A sealed head as it travels: padded plaintext and the box around it.
+pub const SEALED_HEAD_LEN: usize = HEAD_LEN + sr_crypto::BOX_OVERHEAD;
+/// A request or response that is not a pack: the largest holds one sealed head (8 KiB) and one
+/// hybrid signature (3.3 KiB), or [`HAVE_MAX`] pack ids.
+pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Pack ids asked for in one request: 1,024 of 32 bytes fit in a message.
+pub const HAVE_MAX: usize = 1024;
+/// Streams of one connection that the server serves at once.
+pub const STREAMS_MAX: u32 = 32;
+/// Connections that the server holds at once; each costs a few hundred KiB at most.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Rights proven on one connection: every right of a handful of spaces.
+pub const RIGHTS_PER_CONNECTION_MAX: usize = 64;
+/// Packs of one space: 2^20 packs of 16 MiB are 16 TiB.
+pub const PACKS_PER_SPACE_MAX: u64 = 1 << 20;
+/// Bytes of one space unless the operator says otherwise: 4 TiB.
+pub const BYTES_PER_SPACE_MAX: u64 = 1 << 42;
+/// Spaces of one server: a row is under 200 bytes, so 2^24 spaces are under 4 GiB.
+pub const SPACES_MAX: u64 = 1 << 24;
