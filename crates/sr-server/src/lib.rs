@@ -1,1 +1,16 @@
-//! .
+//! Floor 4: the server. It stores packs and heads it cannot read, for spaces it cannot name.
+//!
+//! Routes over HTTP/2 on a [`Channel`]; a [`Listen`] makes channels, over TLS 1.3 with
+//! X25519MLKEM768 and nothing else ([`TlsListener`]) or in a simulated network. The server holds no
+//! type that could hold a user's key, and writes no log of requests.
+
+mod connection;
+mod data;
+mod listen;
+mod pack;
+mod routes;
+mod server;
+
+pub use data::{DataDir, DataError, add_invite};
+pub use listen::{Channel, Handshake, Io, Listen, TlsListener};
+pub use server::{Clock, Server, Stores};

@@ -1,1 +1,156 @@
-//! .
+//! Floor 2: what the server stores, behind two small traits in use-case terms.
+//!
+//! [`MetaStore`] holds records (in memory, or [`Sqlite`]), [`BlobStore`] holds packs (in memory, or
+//! [`Files`]). One contract suite in `tests/it` runs on every back-end. Whatever is stored has an
+//! entry in the [`dictionary`], and a store with anything else in it does not open.
+
+mod dictionary;
+mod error;
+mod faulty;
+mod files;
+mod memory;
+mod sqlite;
+
+pub use dictionary::{
+    DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE, LOCK_FILE, disclose,
+};
+pub use error::StoreError;
+pub use faulty::Faulty;
+pub use files::Files;
+pub use memory::{MemoryBlobs, MemoryMeta};
+pub use sqlite::Sqlite;
+
+use sr_crypto::Hash;
+use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, limits};
+
+/// How much may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Spaces of the server.
+    pub spaces: u64,
+    /// Packs of one space.
+    pub packs_per_space: u64,
+    /// Bytes of one space.
+    pub bytes_per_space: u64,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            spaces: limits::SPACES_MAX,
+            packs_per_space: limits::PACKS_PER_SPACE_MAX,
+            bytes_per_space: limits::BYTES_PER_SPACE_MAX,
+        }
+    }
+}
+
+/// What became of a swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swapped {
+    /// The new head is stored durably.
+    Done,
+    /// It does not follow the newest head, which is this one; nothing was changed. A head that is
+    /// the newest already is reported as [`Swapped::Done`].
+    Conflict(Option<SealedHead>),
+}
+
+/// Records. Every method that changes something returns after the change is durable, and does all
+/// of it or nothing.
+pub trait MetaStore: Send + Sync {
+    /// Adds the hashes of vouchers that were given out.
+    ///
+    /// **Errors** [`StoreError::Full`], [`StoreError::Failed`], as all methods.
+    fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError>;
+
+    /// Makes a space and deletes the voucher that pays for it.
+    ///
+    /// **Errors** [`StoreError::VoucherUnknown`], [`StoreError::Exists`], [`StoreError::QuotaFull`].
+    fn create_space(
+        &self,
+        space: SpaceId,
+        keys: &SpaceKeys,
+        voucher_hash: &Hash,
+        caps: &Caps,
+    ) -> Result<(), StoreError>;
+
+    /// Returns the keys of a space.
+    ///
+    /// **Errors** [`StoreError::NotFound`].
+    fn space_keys(&self, space: SpaceId) -> Result<SpaceKeys, StoreError>;
+
+    /// Records a pack of `len` bytes whose blob is durable.
+    ///
+    /// **Errors** [`StoreError::Exists`], [`StoreError::NotFound`] for the space,
+    /// [`StoreError::QuotaFull`].
+    fn add_pack(
+        &self,
+        space: SpaceId,
+        pack: PackId,
+        len: u32,
+        caps: &Caps,
+    ) -> Result<(), StoreError>;
+
+    /// Returns the length of a pack of this space.
+    ///
+    /// **Errors** [`StoreError::NotFound`].
+    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError>;
+
+    /// Returns whether any space has this pack.
+    fn has_pack(&self, pack: PackId) -> Result<bool, StoreError>;
+
+    /// Returns the newest head of a space.
+    ///
+    /// **Errors** [`StoreError::NotFound`] for the space.
+    fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError>;
+
+    /// Makes `head` the newest if its seq and previous hash follow the newest. A repeat succeeds.
+    ///
+    /// **Errors** [`StoreError::NotFound`] for the space.
+    fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError>;
+}
+
+/// Packs by id.
+pub trait BlobStore: Send + Sync {
+    /// Starts a blob.
+    ///
+    /// **Errors** [`StoreError::Full`], [`StoreError::Failed`], as all methods.
+    fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError>;
+
+    /// Returns `len` bytes from `offset` on, fewer at the end.
+    ///
+    /// **Errors** [`StoreError::NotFound`].
+    fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// Deletes a blob; one that is not there is deleted already.
+    fn delete(&self, pack: PackId) -> Result<(), StoreError>;
+
+    /// Returns all ids, in no order.
+    fn list(&self) -> Result<Vec<PackId>, StoreError>;
+}
+
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
+pub trait BlobWriter: Send {
+    /// Appends bytes.
+    ///
+    /// **Errors** [`StoreError::Full`], [`StoreError::Failed`].
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Makes the blob durable under `pack`. An id that is taken is never written again.
+    ///
+    /// **Errors** [`StoreError::Exists`].
+    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError>;
+}
+
+/// Deletes blobs that no record names: what a crash between the two left behind. Returns how many.
+///
+/// **Errors** as the stores have them. Called before the server accepts connections.
+pub fn sweep(meta: &dyn MetaStore, blobs: &dyn BlobStore) -> Result<usize, StoreError> {
+    let mut swept = 0;
+    for pack in blobs.list()? {
+        if !meta.has_pack(pack)? {
+            blobs.delete(pack)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}

@@ -120,6 +120,8 @@ pub struct Place {
 /// Where a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockPlace {
+    /// Data or tree.
+    pub kind: Kind,
     /// Number of the pack in the [`ChunkIndex`].
     pub pack: u32,
     /// Offset in the pack's plaintext.
@@ -147,6 +149,7 @@ impl ChunkIndex {
         for block in &pack.blocks {
             let number = self.blocks.len() as u32;
             self.blocks.push(BlockPlace {
+                kind: block.kind,
                 pack: pack_number,
                 offset: block.offset,
                 stored_len: block.stored_len,
@@ -184,16 +187,9 @@ impl ChunkIndex {
         self.packs.iter().map(|(id, _)| *id)
     }
 
-    /// Returns the number of chunks.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.chunks.len()
-    }
-
-    /// Returns whether there is no chunk.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+    /// Returns all chunks and where they lie, in no order.
+    pub fn chunks(&self) -> impl Iterator<Item = (ChunkId, Place)> + '_ {
+        self.chunks.iter().map(|(id, place)| (*id, *place))
     }
 }
 

@@ -1,0 +1,79 @@
+//! What one connection has proven.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use sr_crypto::{Hash, verify_capability};
+use sr_wire::{
+    Right, SpaceId, SpaceKeys,
+    api::{CreateSpace, ErrorCode, HeadSwap, Prove},
+    create_bytes, labels, limits, prove_bytes, swap_bytes,
+};
+
+/// The state of a connection. It ends with it.
+pub(crate) struct Connection {
+    binding: [u8; 32],
+    pub(crate) spki_hash: Hash,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    proven: HashSet<(SpaceId, Right)>,
+    counter: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(binding: [u8; 32], spki_hash: Hash) -> Self {
+        Self { binding, spki_hash, state: Mutex::default() }
+    }
+
+    /// Takes a proof of a right.
+    pub(crate) fn prove(&self, proof: &Prove, keys: &SpaceKeys) -> Result<(), ErrorCode> {
+        let key = keys.of(proof.right).ok_or(ErrorCode::RightRefused)?;
+        let bytes = prove_bytes(&self.binding, proof.space, proof.right);
+        verify_capability(labels::PROVE, key, &bytes, &proof.signature)
+            .map_err(|_| ErrorCode::RightRefused)?;
+        let mut state = self.state();
+        if state.proven.len() >= limits::RIGHTS_PER_CONNECTION_MAX {
+            return Err(ErrorCode::QuotaFull);
+        }
+        state.proven.insert((proof.space, proof.right));
+        Ok(())
+    }
+
+    /// Refuses unless this connection has proven the right.
+    pub(crate) fn require(&self, space: SpaceId, right: Right) -> Result<(), ErrorCode> {
+        if self.state().proven.contains(&(space, right)) {
+            Ok(())
+        } else {
+            Err(ErrorCode::RightRefused)
+        }
+    }
+
+    /// Checks that who makes a space holds the append key that the space will have.
+    pub(crate) fn check_create(&self, request: &CreateSpace) -> Result<(), ErrorCode> {
+        let bytes = create_bytes(&self.binding, request.space, &request.keys, &request.voucher);
+        verify_capability(labels::CREATE, &request.keys.append, &bytes, &request.signature)
+            .map_err(|_| ErrorCode::RightRefused)
+    }
+
+    /// Checks the signature over one swap, whose counter must be above all before it.
+    pub(crate) fn check_swap(&self, swap: &HeadSwap, keys: &SpaceKeys) -> Result<(), ErrorCode> {
+        let bytes = swap_bytes(&self.binding, swap.proof.counter, &swap.head);
+        verify_capability(labels::SWAP, &keys.append, &bytes, &swap.proof.signature)
+            .map_err(|_| ErrorCode::RightRefused)?;
+        let mut state = self.state();
+        if swap.proof.counter <= state.counter {
+            return Err(ErrorCode::RightRefused);
+        }
+        state.counter = swap.proof.counter;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

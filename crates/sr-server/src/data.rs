@@ -1,0 +1,119 @@
+//! The data directory: its lock, its identity key, its stores.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use sr_crypto::{CryptoRng, Secret32, SigningKey};
+use sr_store::{Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError};
+use sr_wire::{Card, Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
+use thiserror::Error;
+
+use crate::Stores;
+
+/// Why a data directory was not opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Its identity key is damaged.
+    #[error("the server's identity key is damaged: {0} must hold exactly 32 bytes", IDENTITY_FILE)]
+    Identity,
+    /// A file could not be read or written.
+    #[error("the data directory can't be used")]
+    Io(#[from] io::Error),
+    /// Another process serves it.
+    #[error("another server is running on this data directory")]
+    Locked,
+    /// There is no server.
+    #[error("there is no server in this directory; `strongroom server up` makes one")]
+    Missing,
+    /// A store was not opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An open data directory; it stays locked as long as this lives.
+#[derive(Debug)]
+pub struct DataDir {
+    /// Identity of the server.
+    pub identity: SigningKey,
+    /// Its stores.
+    pub stores: Stores,
+    /// Whether this call made the directory's server.
+    pub is_new: bool,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens `dir` for serving, makes what is missing, and deletes what a crash left.
+    ///
+    /// **Errors** [`DataError`].
+    pub fn open(dir: &Path, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Self, DataError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(dir.join(LOCK_FILE))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DataError::Locked)?;
+        let is_new = !dir.join(IDENTITY_FILE).exists();
+        // The dictionary is checked before anything is made or deleted.
+        let meta = Sqlite::open(dir)?;
+        if is_new {
+            write_identity(dir, &Secret32::random(rng))?;
+        }
+        let identity = read_identity(dir)?;
+        let blobs = Files::open(dir)?;
+        sr_store::sweep(&meta, &blobs)?;
+        let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(blobs) };
+        Ok(Self { identity, stores, is_new, _lock: lock })
+    }
+}
+
+/// Makes an invite for each of `addresses`, all with one token, while the server may be running.
+///
+/// **Errors** [`DataError`].
+pub fn add_invite(
+    dir: &Path,
+    addresses: &[String],
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Vec<Invite>, DataError> {
+    if !dir.join(IDENTITY_FILE).exists() {
+        return Err(DataError::Missing);
+    }
+    let card = Card::first(read_identity(dir)?.public_key());
+    let invite = Invite::new(String::new(), card_hash(&card), rng);
+    let hashes: Vec<_> =
+        (0..VOUCHERS_PER_INVITE).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
+    Sqlite::open(dir)?.add_vouchers(&hashes)?;
+    Ok(addresses.iter().map(|a| Invite { address: a.clone(), ..invite.clone() }).collect())
+}
+
+fn read_identity(dir: &Path) -> Result<SigningKey, DataError> {
+    let bytes = fs::read(dir.join(IDENTITY_FILE))?;
+    if bytes.len() != 32 {
+        return Err(DataError::Identity);
+    }
+    Ok(SigningKey::from_seed(&Secret32::init_with(|seed| seed.copy_from_slice(&bytes))))
+}
+
+/// Written to a temporary name, synced and renamed. The temporary name is one that opening the
+/// store clears away, should a crash leave it.
+fn write_identity(dir: &Path, seed: &Secret32) -> io::Result<()> {
+    let path = dir.join(IDENTITY_FILE);
+    let incoming = dir.join("incoming");
+    fs::create_dir_all(&incoming)?;
+    let temporary = incoming.join("0");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(seed.expose())?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()
+}

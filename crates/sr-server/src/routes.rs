@@ -1,0 +1,214 @@
+//! The routes of `/v1/`.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use sr_store::{StoreError, Swapped};
+use sr_wire::{
+    Right, SealedHead, SignedAnswer,
+    api::{self, ErrorBody, ErrorCode},
+    decode, encode, limits, voucher_hash,
+};
+
+use crate::{Server, connection::Connection, pack};
+
+pub(crate) type Reply = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(crate) async fn handle(
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Reply, Infallible> {
+    let (parts, body) = request.into_parts();
+    let done = match (&parts.method, parts.uri.path()) {
+        (&Method::POST, api::PACK_PUT) => pack::put(&server, &connection, body).await,
+        (&Method::POST, path) => match small(body).await {
+            Ok(body) => {
+                let path = path.to_owned();
+                let server = Arc::clone(&server);
+                blocking(move || dispatch(&server, &connection, &path, &body)).await
+            }
+            Err(refusal) => Err(refusal),
+        },
+        _ => Err(ErrorCode::Version.into()),
+    };
+    Ok(done.map_or_else(|refusal| refuse(&server, refusal), ok))
+}
+
+/// Why a request is not done: a code of the protocol, or a failing store.
+pub(crate) enum Refusal {
+    Code(ErrorCode),
+    Store(StoreError),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<sr_wire::Malformed> for Refusal {
+    fn from(_: sr_wire::Malformed) -> Self {
+        Self::Code(ErrorCode::Malformed)
+    }
+}
+
+/// Runs what waits for a disk away from the threads that serve the network.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(ErrorCode::Internal.into()),
+    }
+}
+
+fn dispatch(
+    server: &Server,
+    connection: &Connection,
+    path: &str,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    match path {
+        api::CARD => Ok(server.card_response(connection.spki_hash)),
+        api::SPACE_CREATE => create_space(server, connection, body),
+        api::RIGHT_PROVE => prove(server, connection, body),
+        api::PACK_GET => pack::get(server, connection, body),
+        api::PACK_HAVE => pack::have(server, connection, body),
+        api::HEAD_READ => read_head(server, connection, body),
+        api::HEAD_SWAP => swap_head(server, connection, body),
+        _ => Err(ErrorCode::Version.into()),
+    }
+}
+
+fn create_space(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let request: api::CreateSpace = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    connection.check_create(&request)?;
+    let hash = voucher_hash(&request.voucher);
+    match server.stores.meta.create_space(request.space, &request.keys, &hash, &server.caps) {
+        Ok(()) => Ok(Vec::new()),
+        // The answer to an earlier try may have been lost: the same space is the same space.
+        Err(StoreError::Exists)
+            if server.stores.meta.space_keys(request.space)? == request.keys =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn prove(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let proof: api::Prove = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    let keys = server.stores.meta.space_keys(proof.space)?;
+    connection.prove(&proof, &keys)?;
+    Ok(Vec::new())
+}
+
+fn read_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let request: api::HeadRead = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    connection.require(request.space, Right::Read)?;
+    let head = server.stores.meta.head(request.space)?;
+    Ok(answer(server, request.space, head, request.nonce))
+}
+
+fn swap_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let swap: api::HeadSwap = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    let space = swap.head.space;
+    connection.require(space, Right::Append)?;
+    if swap.head.sealed.as_slice().len() != limits::SEALED_HEAD_LEN {
+        return Err(ErrorCode::Malformed.into());
+    }
+    connection.check_swap(&swap, &server.stores.meta.space_keys(space)?)?;
+    let newest = match server.stores.meta.swap_head(&swap.head)? {
+        Swapped::Done => Some(swap.head),
+        Swapped::Conflict(newest) => newest,
+    };
+    Ok(answer(server, space, newest, swap.nonce))
+}
+
+fn answer(
+    server: &Server,
+    space: sr_wire::SpaceId,
+    head: Option<SealedHead>,
+    nonce: sr_crypto::Hash,
+) -> Vec<u8> {
+    let answer = SignedAnswer::sign(space, head.as_ref(), nonce, &server.identity);
+    encode(&api::HeadResponse { answer, head })
+}
+
+async fn small(body: Incoming) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, limits::MESSAGE_LEN_MAX).collect();
+    match tokio::time::timeout(pack::BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        _ => Err(ErrorCode::Malformed.into()),
+    }
+}
+
+fn ok(body: Vec<u8>) -> Reply {
+    Response::new(Full::new(Bytes::from(body)))
+}
+
+fn refuse(server: &Server, refusal: Refusal) -> Reply {
+    let code = match refusal {
+        Refusal::Code(code) => code,
+        Refusal::Store(error) => {
+            let code = code_of(&error);
+            if matches!(code, ErrorCode::Internal | ErrorCode::StorageFull) {
+                server.report(&error);
+            }
+            code
+        }
+    };
+    let body = ErrorBody { code, message: message(code).as_bytes().to_vec().into() };
+    let mut reply = Response::new(Full::new(Bytes::from(encode(&body))));
+    *reply.status_mut() = status(code);
+    reply
+}
+
+fn code_of(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Exists => ErrorCode::Exists,
+        StoreError::Full => ErrorCode::StorageFull,
+        StoreError::NotFound => ErrorCode::NotFound,
+        StoreError::QuotaFull => ErrorCode::QuotaFull,
+        StoreError::VoucherUnknown => ErrorCode::VoucherRefused,
+        _ => ErrorCode::Internal,
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::Malformed => StatusCode::BAD_REQUEST,
+        ErrorCode::Version | ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::RightRefused | ErrorCode::VoucherRefused => StatusCode::FORBIDDEN,
+        ErrorCode::QuotaFull | ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::Exists => StatusCode::CONFLICT,
+        ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn message(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Malformed => "the request is not in the form of this version",
+        ErrorCode::Version => "this server speaks version 1 of the protocol",
+        ErrorCode::RightRefused => "the right to do this was not proven",
+        ErrorCode::VoucherRefused => "the voucher was never given out, or is spent",
+        ErrorCode::QuotaFull => "the limit of the space or the server is reached",
+        ErrorCode::StorageFull => "the server's disk is full",
+        ErrorCode::NotFound => "no such space or pack",
+        ErrorCode::Exists => "the id is taken",
+        ErrorCode::Busy => "the server is busy",
+        ErrorCode::Internal => "the server failed",
+    }
+}

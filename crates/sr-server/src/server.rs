@@ -1,0 +1,137 @@
+//! The server as a whole: it accepts channels and serves each.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sr_crypto::{Hash, SigningKey};
+use sr_store::{BlobStore, Caps, MetaStore};
+use sr_wire::{Card, CardResponse, SignedCard, TlsKey, encode, labels, limits};
+use tokio::sync::Semaphore;
+
+use crate::{Channel, Listen, connection::Connection, routes};
+
+/// Unix seconds now.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How long the identity key vouches for a TLS key: a client asks at each connection.
+const TLS_KEY_VALID_S: u64 = 86_400;
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a server keeps things.
+#[derive(Clone)]
+pub struct Stores {
+    /// Records.
+    pub meta: Arc<dyn MetaStore>,
+    /// Packs.
+    pub blobs: Arc<dyn BlobStore>,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores(..)")
+    }
+}
+
+/// A server, apart from its network.
+pub struct Server {
+    pub(crate) stores: Stores,
+    pub(crate) identity: SigningKey,
+    pub(crate) caps: Caps,
+    card: SignedCard,
+    clock: Clock,
+    report: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Server {
+    /// Makes a server. `report` is told of the server's own failures; what it is told names no
+    /// space, no pack and no client.
+    #[must_use]
+    pub fn new(
+        identity: SigningKey,
+        stores: Stores,
+        caps: Caps,
+        clock: Clock,
+        report: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Self {
+        let card = SignedCard::sign(Card::first(identity.public_key()), &identity);
+        Self { stores, identity, caps, card, clock, report }
+    }
+
+    /// Returns the server's card.
+    #[must_use]
+    pub fn card(&self) -> &Card {
+        &self.card.card
+    }
+
+    /// Serves until the future is dropped. One connection's failure is its own.
+    pub async fn serve(self: Arc<Self>, mut listener: impl Listen) {
+        let connections = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        let spki_hash = listener.spki_hash();
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+            let handshake = match listener.accept().await {
+                Ok(handshake) => handshake,
+                Err(error) => {
+                    (self.report)(&format!("a connection was not accepted: {error}"));
+                    // Out of file descriptors, most likely: accepting at once would spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            while tasks.try_join_next().is_some() {}
+            let server = Arc::clone(&self);
+            tasks.spawn(async move {
+                // A client that goes away mid-way is no failure of the server.
+                if let Ok(channel) = handshake.await {
+                    server.serve_channel(channel, spki_hash).await;
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn serve_channel(self: Arc<Self>, channel: Channel, spki_hash: Hash) {
+        let connection = Arc::new(Connection::new(channel.binding, spki_hash));
+        let service = service_fn(move |request| {
+            routes::handle(Arc::clone(&self), Arc::clone(&connection), request)
+        });
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(limits::STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(4096)
+            .serve_connection(TokioIo::new(channel.io), service)
+            .await;
+    }
+
+    pub(crate) fn card_response(&self, spki_hash: Hash) -> Vec<u8> {
+        let tls_key = TlsKey { spki_hash, not_after: (self.clock)() + TLS_KEY_VALID_S };
+        let tls_signature = self.identity.sign(labels::CARD_TLS, &encode(&tls_key)).into();
+        encode(&CardResponse { signed: self.card.clone(), tls_key, tls_signature })
+    }
+
+    pub(crate) fn report(&self, error: &sr_store::StoreError) {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        (self.report)(&text);
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("card", &self.card.card.short_name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! The data dictionary: all that a server holds, and the disclosure that is generated from it.
+//!
+//! A server with a table, column or file that is not in here does not start, so `operator disclose`
+//! can't forget anything that this program stores.
+
+use std::{fs, path::Path};
+
+use rusqlite::{Connection, types::ValueRef};
+use sr_crypto::text;
+
+use crate::{StoreError, sqlite::connect};
+
+/// The database in a data directory.
+pub(crate) const DATABASE_FILE: &str = "strongroom.db";
+/// The seed of the server's identity key.
+pub const IDENTITY_FILE: &str = "identity.key";
+/// Held by the one process that serves a data directory.
+pub const LOCK_FILE: &str = "lock";
+
+/// One column or one kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DictionaryEntry {
+    /// The table, or `file`.
+    pub table: &'static str,
+    /// The column, or the path's pattern.
+    pub name: &'static str,
+    /// What it is, and what it tells the operator.
+    pub meaning: &'static str,
+    /// How long it is kept.
+    pub kept: &'static str,
+}
+
+const fn entry(
+    table: &'static str,
+    name: &'static str,
+    meaning: &'static str,
+    kept: &'static str,
+) -> DictionaryEntry {
+    DictionaryEntry { table, name, meaning, kept }
+}
+
+const FILE: &str = "file";
+
+/// All of it.
+pub const DICTIONARY: &[DictionaryEntry] = &[
+    entry("vouchers", "hash", "hash of an unspent voucher of some invite", "until it is spent"),
+    entry(
+        "spaces",
+        "space",
+        "random id that the client chose; tied to no person",
+        "life of the space",
+    ),
+    entry(
+        "spaces",
+        "keys",
+        "four random public keys: read, append, prune, owner",
+        "life of the space",
+    ),
+    entry("spaces", "packs", "how many packs the space has", "life of the space"),
+    entry("spaces", "bytes", "how many bytes those packs have", "life of the space"),
+    entry("heads", "space", "the space", "life of the space"),
+    entry(
+        "heads",
+        "head",
+        "newest head: a counter, the hash of the one before, 8 KiB of ciphertext",
+        "until the next head",
+    ),
+    entry("packs", "pack", "random id that the client chose", "until it is pruned"),
+    entry("packs", "space", "the space", "until it is pruned"),
+    entry("packs", "len", "one of five sizes", "until it is pruned"),
+    entry(
+        FILE,
+        "packs/XX/ID",
+        "a pack: ciphertext of one of five sizes; its time says the day",
+        "until it is pruned",
+    ),
+    entry(
+        FILE,
+        "incoming/N",
+        "a pack that is being received",
+        "until it is stored or the server starts",
+    ),
+    entry(
+        FILE,
+        "strongroom.db",
+        "the tables above; -wal and -shm are SQLite's journal",
+        "life of the server",
+    ),
+    entry(FILE, "strongroom.db-wal", "journal of the database", "until it is folded in"),
+    entry(FILE, "strongroom.db-shm", "index of the journal", "while the server runs"),
+    entry(
+        FILE,
+        "identity.key",
+        "seed of the server's own signing key; it decrypts nothing",
+        "life of the server",
+    ),
+    entry(FILE, "lock", "empty", "life of the server"),
+];
+
+/// What a server holds, or what it holds of one space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disclosure {
+    /// One part for each table, with all rows.
+    pub tables: Vec<DisclosedTable>,
+    /// Number and bytes of the packs.
+    pub packs: (u64, u64),
+}
+
+/// All rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisclosedTable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns.
+    pub columns: Vec<&'static DictionaryEntry>,
+    /// Its rows, bytes as hex; heads and keys whole.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Returns everything that the server of `dir` holds, by walking the dictionary. The server may be
+/// running.
+///
+/// **Errors** [`StoreError::NotInDictionary`], [`StoreError::NotFound`] without a server,
+/// [`StoreError::Failed`].
+pub fn disclose(dir: &Path) -> Result<Disclosure, StoreError> {
+    check_files(dir)?;
+    let path = dir.join(DATABASE_FILE);
+    if !path.exists() {
+        return Err(StoreError::NotFound);
+    }
+    let reading = |e| StoreError::sql("reading for a disclosure", e);
+    let connection = connect(&path).map_err(reading)?;
+    check_schema(&connection)?;
+    let mut tables: Vec<DisclosedTable> = Vec::new();
+    for entry in DICTIONARY.iter().filter(|entry| entry.table != FILE) {
+        match tables.iter_mut().find(|table| table.name == entry.table) {
+            Some(table) => table.columns.push(entry),
+            None => tables.push(DisclosedTable {
+                name: entry.table,
+                columns: vec![entry],
+                rows: Vec::new(),
+            }),
+        }
+    }
+    for table in &mut tables {
+        table.rows = rows(&connection, table).map_err(reading)?;
+    }
+    let packs = connection
+        .query_row("SELECT count(*), coalesce(sum(len), 0) FROM packs", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(reading)?;
+    Ok(Disclosure { tables, packs })
+}
+
+/// Refuses a database with a table, column, index, view or trigger that is not in the dictionary.
+pub(crate) fn check_schema(connection: &Connection) -> Result<(), StoreError> {
+    let mut found = columns(connection).map_err(|e| StoreError::sql("reading the schema", e))?;
+    found.retain(|(table, column)| {
+        !DICTIONARY.iter().any(|entry| entry.table == table && entry.name == column)
+    });
+    match found.first() {
+        None => Ok(()),
+        Some((table, column)) => {
+            Err(StoreError::NotInDictionary { what: format!("{table}.{column}") })
+        }
+    }
+}
+
+/// Refuses a data directory with a file that is not in the dictionary.
+pub(crate) fn check_files(dir: &Path) -> Result<(), StoreError> {
+    let top: Vec<&str> = DICTIONARY
+        .iter()
+        .filter(|e| e.table == FILE)
+        .filter_map(|e| e.name.split('/').next())
+        .collect();
+    each_name(dir, &mut |name, path| {
+        if !top.contains(&name) {
+            return Err(unknown(name));
+        }
+        match name {
+            "packs" => each_name(path, &mut |folder, path| {
+                let is_folder = folder.len() == 2 && folder.bytes().all(|b| b.is_ascii_hexdigit());
+                if !is_folder {
+                    return Err(unknown(&format!("packs/{folder}")));
+                }
+                each_name(path, &mut |file, _| match file.parse::<sr_wire::PackId>() {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(unknown(&format!("packs/{folder}/{file}"))),
+                })
+            }),
+            "incoming" => each_name(path, &mut |file, _| match file.parse::<u64>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err(unknown(&format!("incoming/{file}"))),
+            }),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn unknown(what: &str) -> StoreError {
+    StoreError::NotInDictionary { what: what.to_owned() }
+}
+
+fn each_name(
+    dir: &Path,
+    check: &mut dyn FnMut(&str, &Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io("reading the data directory", e);
+    for file in fs::read_dir(dir).map_err(failed)? {
+        let file = file.map_err(failed)?;
+        check(&file.file_name().to_string_lossy(), &file.path())?;
+    }
+    Ok(())
+}
+
+fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut objects = connection.prepare("SELECT type, name FROM sqlite_master")?;
+    let objects: Vec<(String, String)> =
+        objects.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut columns = Vec::new();
+    for (kind, name) in objects {
+        if kind != "table" {
+            columns.push((kind, name));
+            continue;
+        }
+        let mut query = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        for column in query.query_map([&name], |row| row.get(0))? {
+            columns.push((name.clone(), column?));
+        }
+    }
+    Ok(columns)
+}
+
+fn rows(connection: &Connection, table: &DisclosedTable) -> rusqlite::Result<Vec<Vec<String>>> {
+    let columns: Vec<&str> = table.columns.iter().map(|entry| entry.name).collect();
+    let mut query =
+        connection.prepare(&format!("SELECT {} FROM {}", columns.join(", "), table.name))?;
+    let rows = query.query_map([], |row| {
+        (0..columns.len()).map(|i| row.get_ref(i).map(to_text)).collect::<rusqlite::Result<_>>()
+    })?;
+    rows.collect()
+}
+
+fn to_text(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        ValueRef::Blob(bytes) => text::to_hex(bytes),
+    }
+}

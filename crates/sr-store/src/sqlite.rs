@@ -1,0 +1,312 @@
+//! Records in SQLite: one writer thread with group commit, durable before it answers.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use sr_crypto::Hash;
+use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, decode, encode};
+
+use crate::{
+    Caps, MetaStore, StoreError, Swapped,
+    dictionary::{self, DATABASE_FILE},
+    memory::judge_swap,
+};
+
+/// Changes that share one commit at most.
+const GROUP_MAX: usize = 256;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// No table has an account, a time, or an order of arrival: keys are random, and there are no row
+/// ids.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS vouchers (hash BLOB PRIMARY KEY) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS spaces (
+    space BLOB PRIMARY KEY, keys BLOB NOT NULL, packs INTEGER NOT NULL, bytes INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS heads (space BLOB PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS packs (
+    pack BLOB PRIMARY KEY, space BLOB NOT NULL, len INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+";
+
+type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Job = Box<dyn FnOnce(&Transaction<'_>) -> Reply + Send>;
+
+/// Records in a SQLite file.
+#[derive(Debug)]
+pub struct Sqlite {
+    reader: Mutex<Connection>,
+    jobs: Option<mpsc::SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Sqlite {
+    /// Opens the database of a data directory, makes it if it is missing, and refuses one with a
+    /// table, column or file that the data dictionary does not know.
+    ///
+    /// **Errors** [`StoreError::NotInDictionary`], [`StoreError::Failed`].
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let opening = |e| StoreError::sql("opening the database", e);
+        dictionary::check_files(dir)?;
+        let path = dir.join(DATABASE_FILE);
+        let connection = connect(&path).map_err(opening)?;
+        connection.execute_batch(SCHEMA).map_err(opening)?;
+        dictionary::check_schema(&connection)?;
+        let reader = connect(&path).map_err(opening)?;
+        let (jobs, queue) = mpsc::sync_channel(GROUP_MAX);
+        let writer = std::thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || write_jobs(connection, &queue))
+            .map_err(|e| StoreError::io("starting the writer", e))?;
+        Ok(Self { reader: Mutex::new(reader), jobs: Some(jobs), writer: Some(writer) })
+    }
+
+    /// Runs `change` on the writer thread and returns after the commit that holds it.
+    fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Failed {
+            doing: "writing a record",
+            source: "the writer has stopped".into(),
+        };
+        let (send, receive) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |transaction| {
+            let result = in_savepoint(transaction, change);
+            Box::new(move |committed| {
+                // A receiver that is gone wants no answer.
+                let _ = send.send(committed.and(result));
+            })
+        });
+        self.jobs.as_ref().ok_or_else(stopped)?.send(job).map_err(|_| stopped())?;
+        receive.recv().map_err(|_| stopped())?
+    }
+
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        query(&reader).map_err(|e| StoreError::sql("reading a record", e))
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl MetaStore for Sqlite {
+    fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError> {
+        let hashes = hashes.to_vec();
+        self.write(move |t| {
+            let mut insert =
+                t.prepare_cached("INSERT INTO vouchers VALUES (?1)").map_err(failed)?;
+            for hash in &hashes {
+                insert.execute([hash]).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn create_space(
+        &self,
+        space: SpaceId,
+        keys: &SpaceKeys,
+        voucher_hash: &Hash,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        let (keys, voucher_hash, caps) = (encode(keys), *voucher_hash, *caps);
+        self.write(move |t| {
+            if exists(t, "SELECT 1 FROM spaces WHERE space = ?1", &space.0)? {
+                return Err(StoreError::Exists);
+            }
+            let spaces: u64 =
+                t.query_row("SELECT count(*) FROM spaces", [], |row| row.get(0)).map_err(failed)?;
+            if spaces >= caps.spaces {
+                return Err(StoreError::QuotaFull);
+            }
+            let spent = t
+                .execute("DELETE FROM vouchers WHERE hash = ?1", [voucher_hash])
+                .map_err(failed)?;
+            if spent == 0 {
+                return Err(StoreError::VoucherUnknown);
+            }
+            t.execute("INSERT INTO spaces VALUES (?1, ?2, 0, 0)", params![space.0, keys])
+                .map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn space_keys(&self, space: SpaceId) -> Result<SpaceKeys, StoreError> {
+        let keys: Option<Vec<u8>> = self.read(|c| {
+            c.prepare_cached("SELECT keys FROM spaces WHERE space = ?1")?
+                .query_row([space.0], |row| row.get(0))
+                .optional()
+        })?;
+        let keys = keys.ok_or(StoreError::NotFound)?;
+        decode("space keys", &keys, keys.len()).map_err(damaged)
+    }
+
+    fn add_pack(
+        &self,
+        space: SpaceId,
+        pack: PackId,
+        len: u32,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        let caps = *caps;
+        self.write(move |t| {
+            let usage: Option<(u64, u64)> = t
+                .prepare_cached("SELECT packs, bytes FROM spaces WHERE space = ?1")
+                .and_then(|mut q| {
+                    q.query_row([space.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+                })
+                .map_err(failed)?;
+            let (packs, bytes) = usage.ok_or(StoreError::NotFound)?;
+            if exists(t, "SELECT 1 FROM packs WHERE pack = ?1", &pack.0)? {
+                return Err(StoreError::Exists);
+            }
+            let bytes = bytes + u64::from(len);
+            if packs >= caps.packs_per_space || bytes > caps.bytes_per_space {
+                return Err(StoreError::QuotaFull);
+            }
+            t.execute("INSERT INTO packs VALUES (?1, ?2, ?3)", params![pack.0, space.0, len])
+                .map_err(failed)?;
+            t.execute(
+                "UPDATE spaces SET packs = packs + 1, bytes = ?2 WHERE space = ?1",
+                params![space.0, bytes],
+            )
+            .map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
+        self.read(|c| {
+            c.prepare_cached("SELECT len FROM packs WHERE pack = ?1 AND space = ?2")?
+                .query_row(params![pack.0, space.0], |row| row.get(0))
+                .optional()
+        })?
+        .ok_or(StoreError::NotFound)
+    }
+
+    fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
+        self.read(|c| c.prepare_cached("SELECT 1 FROM packs WHERE pack = ?1")?.exists([pack.0]))
+    }
+
+    fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
+        let found: Option<Option<Vec<u8>>> = self.read(|c| {
+            c.prepare_cached(
+                "SELECT head FROM spaces LEFT JOIN heads USING (space) WHERE space = ?1",
+            )?
+            .query_row([space.0], |row| row.get(0))
+            .optional()
+        })?;
+        match found.ok_or(StoreError::NotFound)? {
+            None => Ok(None),
+            Some(head) => decode("head", &head, head.len()).map(Some).map_err(damaged),
+        }
+    }
+
+    fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
+        let head = head.clone();
+        self.write(move |t| {
+            if !exists(t, "SELECT 1 FROM spaces WHERE space = ?1", &head.space.0)? {
+                return Err(StoreError::NotFound);
+            }
+            let newest: Option<Vec<u8>> = t
+                .query_row("SELECT head FROM heads WHERE space = ?1", [head.space.0], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(failed)?;
+            let newest = newest
+                .map(|bytes| decode::<SealedHead>("head", &bytes, bytes.len()).map_err(damaged))
+                .transpose()?;
+            let swapped = judge_swap(newest.as_ref(), &head);
+            if swapped == Swapped::Done {
+                t.execute(
+                    "INSERT OR REPLACE INTO heads VALUES (?1, ?2)",
+                    params![head.space.0, encode(&head)],
+                )
+                .map_err(failed)?;
+            }
+            Ok(swapped)
+        })
+    }
+}
+
+/// Opens a connection with the settings that durability and forgetting need.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    // The journal is cut to nothing whenever its content has moved into the database.
+    connection.pragma_update(None, "journal_size_limit", 0)?;
+    Ok(connection)
+}
+
+fn write_jobs(mut connection: Connection, queue: &mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut replies = Vec::new();
+        let committed =
+            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+        let committed = committed.and_then(|transaction| {
+            replies.push(first(&transaction));
+            while replies.len() < GROUP_MAX {
+                let Ok(job) = queue.try_recv() else { break };
+                replies.push(job(&transaction));
+            }
+            transaction.commit()
+        });
+        // Without a transaction the first job was dropped, and its sender hears that by itself.
+        let full = matches!(&committed, Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull));
+        for reply in replies {
+            reply(match &committed {
+                Ok(()) => Ok(()),
+                Err(_) if full => Err(StoreError::Full),
+                Err(e) => Err(StoreError::Failed {
+                    doing: "committing a record",
+                    source: e.to_string().into(),
+                }),
+            });
+        }
+    }
+    let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+}
+
+/// Jobs share a transaction but not their failures.
+fn in_savepoint<T>(
+    transaction: &Transaction<'_>,
+    change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    transaction.execute_batch("SAVEPOINT job").map_err(failed)?;
+    let result = change(transaction);
+    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
+    transaction.execute_batch(end).map_err(failed)?;
+    result
+}
+
+fn exists(transaction: &Transaction<'_>, query: &str, key: &[u8]) -> Result<bool, StoreError> {
+    transaction.prepare_cached(query).and_then(|mut q| q.exists([key])).map_err(failed)
+}
+
+fn failed(error: rusqlite::Error) -> StoreError {
+    StoreError::sql("writing a record", error)
+}
+
+fn damaged(error: sr_wire::Malformed) -> StoreError {
+    StoreError::Failed { doing: "reading a record", source: error.into() }
+}

@@ -1,0 +1,183 @@
+//! One suite for every back-end.
+
+use std::sync::Arc;
+
+use sr_store::{
+    BlobStore, Caps, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, Sqlite, StoreError, Swapped,
+};
+use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
+
+const KEYS: SpaceKeys =
+    SpaceKeys { read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
+
+fn space(byte: u8) -> SpaceId {
+    SpaceId([byte; 16])
+}
+
+fn pack(byte: u8) -> PackId {
+    PackId([byte; 32])
+}
+
+fn head(space: SpaceId, previous: Option<&SealedHead>, content: u8) -> SealedHead {
+    SealedHead {
+        space,
+        seq: previous.map_or(0, |head| head.seq) + 1,
+        generation: 0,
+        previous: previous.map_or([0; 32], SealedHead::hash),
+        sealed: vec![content; 100].into(),
+    }
+}
+
+fn each_meta(check: impl Fn(&dyn MetaStore)) {
+    check(&MemoryMeta::default());
+    let dir = tempfile::tempdir().expect("dir");
+    check(&Sqlite::open(dir.path()).expect("opens"));
+}
+
+fn each_blobs(check: impl Fn(&dyn BlobStore)) {
+    check(&MemoryBlobs::default());
+    let dir = tempfile::tempdir().expect("dir");
+    check(&Files::open(dir.path()).expect("opens"));
+}
+
+fn with_space(meta: &dyn MetaStore, byte: u8) -> SpaceId {
+    meta.add_vouchers(&[[byte; 32]]).expect("adds");
+    meta.create_space(space(byte), &KEYS, &[byte; 32], &Caps::default()).expect("creates");
+    space(byte)
+}
+
+#[test]
+fn a_voucher_pays_for_one_space() {
+    each_meta(|meta| {
+        let caps = Caps { spaces: 2, ..Caps::default() };
+        meta.add_vouchers(&[[1; 32], [2; 32], [3; 32]]).expect("adds");
+        let create = |s, voucher: u8| meta.create_space(space(s), &KEYS, &[voucher; 32], &caps);
+        assert!(matches!(create(1, 9), Err(StoreError::VoucherUnknown)));
+        create(1, 1).expect("creates");
+        assert!(matches!(create(2, 1), Err(StoreError::VoucherUnknown)));
+        assert!(matches!(create(1, 2), Err(StoreError::Exists)));
+        create(2, 2).expect("a refused creation spends nothing");
+        assert!(matches!(create(3, 3), Err(StoreError::QuotaFull)));
+        assert_eq!(meta.space_keys(space(1)).expect("keys"), KEYS);
+        assert!(matches!(meta.space_keys(space(9)), Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
+fn packs_belong_to_one_space_and_count() {
+    each_meta(|meta| {
+        let (a, b) = (with_space(meta, 1), with_space(meta, 2));
+        let caps = Caps { bytes_per_space: 250, packs_per_space: 3, ..Caps::default() };
+        meta.add_pack(a, pack(1), 100, &caps).expect("adds");
+        assert!(matches!(meta.add_pack(a, pack(1), 100, &caps), Err(StoreError::Exists)));
+        assert!(matches!(meta.add_pack(b, pack(1), 100, &caps), Err(StoreError::Exists)));
+        assert!(matches!(meta.add_pack(space(9), pack(2), 1, &caps), Err(StoreError::NotFound)));
+        assert!(matches!(meta.add_pack(a, pack(2), 151, &caps), Err(StoreError::QuotaFull)));
+        meta.add_pack(a, pack(2), 150, &caps).expect("adds");
+        meta.add_pack(b, pack(3), 1, &caps).expect("another space has its own limit");
+        assert_eq!(meta.pack_len(a, pack(2)).expect("len"), 150);
+        assert!(matches!(meta.pack_len(b, pack(2)), Err(StoreError::NotFound)));
+        assert!(meta.has_pack(pack(3)).expect("has"));
+        assert!(!meta.has_pack(pack(9)).expect("has not"));
+    });
+}
+
+#[test]
+fn heads_are_swapped_by_compare_and_swap() {
+    each_meta(|meta| {
+        let a = with_space(meta, 1);
+        assert_eq!(meta.head(a).expect("head"), None);
+        assert!(matches!(meta.head(space(9)), Err(StoreError::NotFound)));
+        let first = head(a, None, 1);
+        let rival = head(a, None, 2);
+        assert_eq!(meta.swap_head(&first).expect("swaps"), Swapped::Done);
+        assert_eq!(meta.swap_head(&first).expect("a repeat succeeds"), Swapped::Done);
+        let conflict = Swapped::Conflict(Some(first.clone()));
+        assert_eq!(meta.swap_head(&rival).expect("answers"), conflict);
+        let second = head(a, Some(&first), 3);
+        assert_eq!(meta.swap_head(&head(a, Some(&rival), 3)).expect("answers"), conflict);
+        assert_eq!(meta.swap_head(&second).expect("swaps"), Swapped::Done);
+        assert_eq!(meta.head(a).expect("head"), Some(second.clone()));
+        assert_eq!(meta.swap_head(&first).expect("answers"), Swapped::Conflict(Some(second)));
+        assert!(matches!(meta.swap_head(&head(space(9), None, 1)), Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
+fn one_of_many_swaps_at_once_wins() {
+    each_meta(|meta| {
+        let a = with_space(meta, 1);
+        let wins = std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..8)
+                .map(|n| scope.spawn(move || meta.swap_head(&head(a, None, n)).expect("answers")))
+                .collect();
+            let results: Vec<_> = runs.into_iter().map(|run| run.join().expect("joins")).collect();
+            results.into_iter().filter(|swapped| *swapped == Swapped::Done).count()
+        });
+        assert_eq!(wins, 1);
+    });
+}
+
+#[test]
+fn blobs_are_written_once() {
+    each_blobs(|blobs| {
+        let write = |id, bytes: &[u8]| {
+            let mut writer = blobs.begin().expect("begins");
+            writer.write(bytes).expect("writes");
+            writer.finish(id)
+        };
+        write(pack(1), b"hello").expect("stores");
+        assert!(matches!(write(pack(1), b"other"), Err(StoreError::Exists)));
+        assert_eq!(blobs.read(pack(1), 0, 100).expect("reads"), b"hello");
+        assert_eq!(blobs.read(pack(1), 1, 3).expect("reads"), b"ell");
+        assert_eq!(blobs.read(pack(1), 9, 3).expect("reads"), b"");
+        assert!(matches!(blobs.read(pack(2), 0, 1), Err(StoreError::NotFound)));
+        drop(blobs.begin().expect("begins"));
+        assert_eq!(blobs.list().expect("lists"), [pack(1)]);
+        blobs.delete(pack(1)).expect("deletes");
+        blobs.delete(pack(1)).expect("a repeat succeeds");
+        assert!(blobs.list().expect("lists").is_empty());
+    });
+}
+
+#[test]
+fn a_sweep_deletes_what_no_record_names() {
+    let (meta, blobs) = (MemoryMeta::default(), MemoryBlobs::default());
+    let a = with_space(&meta, 1);
+    for id in [1, 2] {
+        blobs.begin().expect("begins").finish(pack(id)).expect("stores");
+    }
+    meta.add_pack(a, pack(1), 0, &Caps::default()).expect("adds");
+    assert_eq!(sr_store::sweep(&meta, &blobs).expect("sweeps"), 1);
+    assert_eq!(blobs.list().expect("lists"), [pack(1)]);
+}
+
+/// Whichever call fails, what was acknowledged is there, what was not can be done again, and
+/// nothing else is.
+#[test]
+fn any_failing_call_leaves_a_state_from_which_the_same_steps_succeed() {
+    for n in 0..12 {
+        let (meta, blobs) = (Arc::new(MemoryMeta::default()), Arc::new(MemoryBlobs::default()));
+        let a = with_space(&*meta, 1);
+        let (faulty_meta, faulty_blobs) =
+            (Faulty::new(Arc::clone(&meta), n), Faulty::new(Arc::clone(&blobs), n));
+        let first = head(a, None, 1);
+        let store = |meta: &dyn MetaStore, blobs: &dyn BlobStore| -> Result<(), StoreError> {
+            if !meta.has_pack(pack(1))? {
+                let mut writer = blobs.begin()?;
+                writer.write(b"bytes")?;
+                match writer.finish(pack(1)) {
+                    Ok(()) | Err(StoreError::Exists) => {}
+                    Err(e) => return Err(e),
+                }
+                meta.add_pack(a, pack(1), 5, &Caps::default())?;
+            }
+            meta.swap_head(&first).map(|_| ())
+        };
+        let _ = store(&faulty_meta, &faulty_blobs);
+        sr_store::sweep(&*meta, &*blobs).expect("sweeps");
+        store(&*meta, &*blobs).expect("the same steps succeed");
+        assert_eq!(meta.head(a).expect("head"), Some(first));
+        assert_eq!(blobs.read(pack(1), 0, 9).expect("reads"), b"bytes");
+    }
+}
