@@ -11,6 +11,8 @@ use crate::{CHUNK_LEN_MAX, ChunkId};
 pub const BLOCK_LEN_TARGET: usize = 2 << 20;
 /// No block holds more than this before compression.
 pub const BLOCK_LEN_MAX: usize = BLOCK_LEN_TARGET + CHUNK_LEN_MAX;
+/// A block of tiny files is closed at this many, so that its part of an index stays below 300 KiB.
+const CHUNKS_PER_BLOCK: usize = 8192;
 const LEVEL: i32 = 3;
 
 const _: () = assert!(BLOCK_LEN_MAX < limits::PACK_LEN_MAX / 2);
@@ -56,7 +58,7 @@ impl BlockBuilder {
     /// Returns whether the block should be closed.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.raw.len() >= BLOCK_LEN_TARGET
+        self.raw.len() >= BLOCK_LEN_TARGET || self.chunks.len() >= CHUNKS_PER_BLOCK
     }
 
     /// Returns whether nothing was added.

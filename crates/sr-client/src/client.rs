@@ -1,0 +1,342 @@
+//! The client's API.
+
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use sr_vault::{ChunkIds, manifest::Snapshot};
+use sr_wire::{Invite, SnapshotId, VOUCHERS_PER_INVITE, voucher};
+
+use crate::{
+    BackupReport, ClientError, Clock, Dial, Folder, Progress, RestoreReport, Target, TlsDialer,
+    VerifyReport, backup,
+    profile::Profile,
+    read::Reader,
+    remote::{Remote, os_rng},
+    restore, verify,
+    view::View,
+};
+
+/// Makes a dialer to an address; a simulated network has its own.
+pub type MakeDialer = Arc<dyn Fn(&str) -> Result<Arc<dyn Dial>, ClientError> + Send + Sync>;
+
+/// One profile on this device. It is locked as long as this lives.
+pub struct Client {
+    profile: Profile,
+    remote: Remote,
+    clock: Clock,
+}
+
+/// A snapshot, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Unix seconds.
+    pub time_s: u64,
+    /// The device that made it.
+    pub device: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries that are not in it.
+    pub skipped: u64,
+}
+
+/// What a profile is and has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Address of the server.
+    pub server: String,
+    /// The nine characters by which people compare servers, once it was reached.
+    pub server_name: Option<String>,
+    /// Why the server was not reached, when it was not.
+    pub unreachable: Option<String>,
+    /// Name of this device.
+    pub device: String,
+    /// The key file, without which nothing can be had back.
+    pub key_file: PathBuf,
+    /// The folders.
+    pub folders: Vec<PathBuf>,
+    /// Number of snapshots, when the server was reached.
+    pub snapshots: Option<u64>,
+    /// Unix seconds of the newest snapshot.
+    pub newest_s: Option<u64>,
+    /// Unix seconds now.
+    pub now_s: u64,
+}
+
+impl Client {
+    /// Joins the server of `invite` and makes a profile in `dir`. Nothing is made when the server is
+    /// not the one that the invite names.
+    ///
+    /// **Errors** [`ClientError::AlreadyJoined`], [`ClientError::Misbehaviour`],
+    /// [`ClientError::Unreachable`] and those of local files.
+    pub fn join(
+        dir: &Path,
+        invite: &Invite,
+        device_name: &str,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
+        Self::join_by(dir, invite, device_name, clock, &tls_dialer())
+    }
+
+    /// As [`Client::join`], over another network than TLS.
+    ///
+    /// **Errors** as [`Client::join`].
+    pub fn join_by(
+        dir: &Path,
+        invite: &Invite,
+        device_name: &str,
+        clock: Clock,
+        dialer: &MakeDialer,
+    ) -> Result<Self, ClientError> {
+        if dir.join("keys").exists() {
+            return Err(ClientError::AlreadyJoined);
+        }
+        let dial = dialer(&invite.address)?;
+        let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
+        remote.card()?;
+        let profile = Profile::create(dir, invite, device_name, &mut os_rng())?;
+        Ok(Self { profile, remote, clock })
+    }
+
+    /// Opens the profile in `dir`.
+    ///
+    /// **Errors** [`ClientError::NotJoined`], [`ClientError::Locked`], and those of local files.
+    pub fn open(dir: &Path, clock: Clock) -> Result<Self, ClientError> {
+        Self::open_by(dir, clock, &tls_dialer())
+    }
+
+    /// As [`Client::open`], over another network than TLS.
+    ///
+    /// **Errors** as [`Client::open`].
+    pub fn open_by(dir: &Path, clock: Clock, dialer: &MakeDialer) -> Result<Self, ClientError> {
+        let profile = Profile::open(dir)?;
+        let invite = profile.invite()?;
+        let dial = dialer(&invite.address)?;
+        let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
+        Ok(Self { profile, remote, clock })
+    }
+
+    /// Adds a folder to what is backed up; returns false for one that is there already.
+    ///
+    /// **Errors** [`ClientError::Local`] when it is no folder.
+    pub fn add_folder(&mut self, path: &Path) -> Result<bool, ClientError> {
+        let path = path.canonicalize().map_err(ClientError::local("opening", path))?;
+        if !path.is_dir() {
+            let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+            return Err(ClientError::local("opening", path)(error));
+        }
+        self.profile.add_folder(&path)
+    }
+
+    /// Returns the folders that are backed up.
+    ///
+    /// **Errors** those of the local state.
+    pub fn folders(&self) -> Result<Vec<Folder>, ClientError> {
+        self.profile.folders()
+    }
+
+    /// Backs up one folder, or all of them. The first time, it makes the space on the server.
+    ///
+    /// **Errors** [`ClientError::FolderUnknown`], [`ClientError::NotFound`] when there is no
+    /// folder, and all that storing can end in.
+    pub fn backup(
+        &mut self,
+        folder: Option<&Path>,
+        progress: &Progress,
+    ) -> Result<Vec<BackupReport>, ClientError> {
+        let mut folders = self.profile.folders()?;
+        if let Some(path) = folder {
+            let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            folders.retain(|folder| folder.path == canonical);
+            if folders.is_empty() {
+                return Err(ClientError::FolderUnknown(path.to_owned()));
+            }
+        }
+        if folders.is_empty() {
+            return Err(ClientError::NotFound("folder to back up".into()));
+        }
+        self.make_space()?;
+        backup::run(&mut self.profile, &self.remote, &folders, &self.clock, progress)
+    }
+
+    /// Returns all snapshots, oldest first.
+    ///
+    /// **Errors** those of reading the vault.
+    pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, ClientError> {
+        let ids = ChunkIds::new(&self.profile.keys.vault);
+        let view = View::open(&mut self.profile, &self.remote, &ids)?;
+        Ok(view.manifest.snapshots.iter().map(|snapshot| info(snapshot, &ids)).collect())
+    }
+
+    /// Restores `path` of a snapshot. `which` is `latest`, an id, or the beginning of one; `path` is
+    /// relative to the snapshot's folder, or absolute, and with `latest` an absolute one also chooses
+    /// the folder.
+    ///
+    /// **Errors** [`ClientError::NotFound`], and those of reading the vault and writing files. Files
+    /// that are damaged on the server are no error here but in the report.
+    pub fn restore(
+        &mut self,
+        which: &str,
+        path: Option<&Path>,
+        target: &Target,
+        progress: &Progress,
+    ) -> Result<RestoreReport, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let ids = ChunkIds::new(&keys.vault);
+        let view = View::open(&mut self.profile, &self.remote, &ids)?;
+        let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
+        let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
+        let mut reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
+        let node = reader.node(&snapshot.root, &names)?.ok_or_else(|| {
+            let path = inner.iter().collect::<PathBuf>();
+            ClientError::NotFound(format!("{} in that snapshot", path.display()))
+        })?;
+        let is_folder = matches!(node.content, sr_vault::tree::Content::Folder { .. });
+        let target = match target {
+            Target::Folder(folder) => folder.clone(),
+            Target::InPlace => {
+                let mut place = PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice()));
+                place.extend(&inner);
+                if !is_folder {
+                    place.pop();
+                }
+                place
+            }
+        };
+        restore::restore(&mut reader, &node, &target, progress)
+    }
+
+    /// Checks whether everything can be had back; with `read_data` by reading all of it.
+    ///
+    /// **Errors** those of reading the vault. What is damaged is no error here but in the report.
+    pub fn verify(
+        &mut self,
+        read_data: bool,
+        progress: &Progress,
+    ) -> Result<VerifyReport, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let ids = ChunkIds::new(&keys.vault);
+        let view = View::open(&mut self.profile, &self.remote, &ids)?;
+        verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)
+    }
+
+    /// Returns the state of the profile. A server that can't be reached is a part of it; one that
+    /// misbehaves is an error.
+    ///
+    /// **Errors** those of the local state, and [`ClientError::Misbehaviour`].
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        let invite = self.profile.invite()?;
+        let mut status = Status {
+            server: invite.address,
+            server_name: None,
+            unreachable: None,
+            device: String::from_utf8_lossy(&self.profile.device_name()?).into_owned(),
+            key_file: self.profile.key_file(),
+            folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),
+            snapshots: None,
+            newest_s: self.profile.newest_snapshot_s()?,
+            now_s: (self.clock)(),
+        };
+        let card = match self.remote.card() {
+            Ok(card) => card,
+            Err(error @ ClientError::Unreachable { .. }) => {
+                status.unreachable = Some(error.to_string());
+                return Ok(status);
+            }
+            Err(error) => return Err(error),
+        };
+        status.server_name = Some(card.short_name());
+        let snapshots = self.snapshots()?;
+        status.snapshots = Some(snapshots.len() as u64);
+        status.newest_s = snapshots.iter().map(|snapshot| snapshot.time_s).max();
+        Ok(status)
+    }
+
+    /// Makes the space on the server with a voucher of the invite, unless that was done.
+    fn make_space(&self) -> Result<(), ClientError> {
+        if self.profile.has_space()? {
+            return Ok(());
+        }
+        let token = self.profile.invite()?.token;
+        let vouchers: Vec<_> = (0..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
+        self.remote.create_space(&self.profile.keys.vault, &vouchers)?;
+        self.profile.set_has_space()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("profile", &self.profile.dir()).finish_non_exhaustive()
+    }
+}
+
+fn tls_dialer() -> MakeDialer {
+    Arc::new(|address| {
+        let dialer = TlsDialer::new(address.to_owned())
+            .map_err(|error| ClientError::Resources(error.to_string()))?;
+        Ok(Arc::new(dialer) as Arc<dyn Dial>)
+    })
+}
+
+fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
+    SnapshotInfo {
+        id: snapshot.id(ids),
+        time_s: snapshot.time_s,
+        device: String::from_utf8_lossy(snapshot.device.as_slice()).into_owned(),
+        path: PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice())),
+        files: snapshot.files,
+        bytes: snapshot.bytes,
+        skipped: snapshot.skipped,
+    }
+}
+
+/// Finds the snapshot that `which` and `path` mean, and the names below its folder.
+fn choose<'a>(
+    snapshots: &'a [Snapshot],
+    ids: &ChunkIds,
+    which: &str,
+    path: Option<&Path>,
+) -> Result<(&'a Snapshot, Vec<std::ffi::OsString>), ClientError> {
+    let path = path.unwrap_or_else(|| Path::new(""));
+    let matching: Vec<&Snapshot> = if which == "latest" {
+        snapshots.iter().rev().filter(|s| below(s, path).is_some()).take(1).collect()
+    } else {
+        snapshots.iter().filter(|s| s.id(ids).to_string().starts_with(which)).collect()
+    };
+    let snapshot = match matching.as_slice() {
+        [snapshot] => *snapshot,
+        [] if which == "latest" && path.is_absolute() => {
+            return Err(ClientError::NotFound(format!("snapshot with {}", path.display())));
+        }
+        [] => return Err(ClientError::NotFound(format!("snapshot {which}"))),
+        _ => {
+            return Err(ClientError::NotFound(format!("single snapshot that begins with {which}")));
+        }
+    };
+    let inner = below(snapshot, path)
+        .ok_or_else(|| ClientError::NotFound(format!("{} in that snapshot", path.display())))?;
+    Ok((snapshot, inner))
+}
+
+/// Returns the names that lead from the snapshot's folder to `path`.
+fn below(snapshot: &Snapshot, path: &Path) -> Option<Vec<std::ffi::OsString>> {
+    let base = Path::new(OsStr::from_bytes(snapshot.path.as_slice()));
+    let inner = if path.is_absolute() { path.strip_prefix(base).ok()? } else { path };
+    inner
+        .components()
+        .filter(|component| *component != Component::CurDir)
+        .map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! What can go wrong, split by whose fault it is.
+
+use std::{io, path::PathBuf};
+
+use sr_wire::{Misbehaviour, api::ErrorCode};
+use thiserror::Error;
+
+/// A file that was not restored or can't be had back, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Why, in one sentence.
+    pub why: String,
+}
+
+/// Why the client did not do it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The profile has a server already.
+    #[error("this profile has joined a server already")]
+    AlreadyJoined,
+    /// The folder is not one that is backed up.
+    #[error("{} is not among the folders that are backed up", .0.display())]
+    FolderUnknown(PathBuf),
+    /// The key file can't be used.
+    #[error("the key file {} is damaged or missing", .0.display())]
+    Keys(PathBuf),
+    /// A local file could not be read or written.
+    #[error("{doing} {} failed", path.display())]
+    Local {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another run holds the profile.
+    #[error("another strongroom run is using this profile")]
+    Locked,
+    /// The server did what no honest one does. Nothing was released or sent.
+    #[error("{0}")]
+    Misbehaviour(Misbehaviour),
+    /// There is nothing by that name.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The profile has no server.
+    #[error("this device has not joined a server")]
+    NotJoined,
+    /// There is no memory, or the machine failed in another way that this program can't mend.
+    #[error("{0}")]
+    Resources(String),
+    /// The server refused.
+    #[error("the server refused: {}", refusal_text(*.0))]
+    ServerRefused(ErrorCode),
+    /// The profile's database can't be used.
+    #[error("the profile's state {} can't be used", path.display())]
+    State {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The profile was written by a newer version.
+    #[error("the profile was written by a newer version of strongroom")]
+    StateNewer,
+    /// The server was not reached, or the connection broke and stayed broken.
+    #[error("the server at {address} can't be reached")]
+    Unreachable {
+        /// Where it should be.
+        address: String,
+        /// Why the last try failed.
+        source: io::Error,
+    },
+}
+
+impl ClientError {
+    pub(crate) fn local(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Local { doing, path, source }
+    }
+}
+
+impl From<Misbehaviour> for ClientError {
+    fn from(misbehaviour: Misbehaviour) -> Self {
+        Self::Misbehaviour(misbehaviour)
+    }
+}
+
+fn refusal_text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Malformed => "it does not understand this client's request",
+        ErrorCode::Version => "it speaks another version of the protocol",
+        ErrorCode::RightRefused => "it does not accept this device's rights",
+        ErrorCode::VoucherRefused => "the invite was used up or never given out",
+        ErrorCode::QuotaFull => "the limit that its operator set is reached",
+        ErrorCode::StorageFull => "its disk is full",
+        ErrorCode::NotFound => "it has no such space",
+        ErrorCode::Exists => "the id is taken",
+        ErrorCode::Busy => "it is busy",
+        ErrorCode::Internal => "it failed by itself",
+    }
+}

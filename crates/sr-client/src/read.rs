@@ -1,0 +1,173 @@
+//! Reads chunks back: fetched, opened, expanded, and checked against the id that a tree names.
+
+use std::sync::Arc;
+
+use sr_keys::VaultKeys;
+use sr_vault::{
+    ChunkId, ChunkIds,
+    block::{self, BLOCK_LEN_MAX, Kind},
+    index::{BlockPlace, ChunkIndex},
+    pack::{OpenSlots, Slots},
+    tree::{self, Content, Node, TREE_LEN_MAX},
+};
+use sr_wire::{Misbehaviour, PackId};
+
+use crate::{ClientError, lru::Lru, remote::Remote};
+
+/// Packs in memory at once, 16 MiB each at most.
+const PACKS_CACHED: usize = 4;
+/// Blocks in memory at once, 6 MiB each at most and 2 MiB as a rule.
+const BLOCKS_CACHED: usize = 16;
+
+/// Why a chunk was not read: it is cloned to every reader that waits for the same pack.
+#[derive(Clone, Debug)]
+pub(crate) enum ReadError {
+    /// What is stored is not what was stored.
+    Damaged(Misbehaviour),
+    /// Nothing can be read now.
+    Failed(Arc<ClientError>),
+}
+
+impl From<Misbehaviour> for ReadError {
+    fn from(misbehaviour: Misbehaviour) -> Self {
+        Self::Damaged(misbehaviour)
+    }
+}
+
+impl From<ReadError> for ClientError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged(misbehaviour) => Self::Misbehaviour(misbehaviour),
+            ReadError::Failed(error) => {
+                Arc::try_unwrap(error).unwrap_or_else(|e| Self::Resources(e.to_string()))
+            }
+        }
+    }
+}
+
+/// Reads chunks of a verified vault.
+pub(crate) struct Reader<'a> {
+    keys: &'a VaultKeys,
+    remote: &'a Remote,
+    index: &'a ChunkIndex,
+    ids: &'a ChunkIds,
+    /// Whether whole packs are fetched, which is right for all but a few files.
+    whole_packs: bool,
+    packs: Lru<PackId, OpenSlots, ReadError>,
+    blocks: Lru<u32, Vec<u8>, ReadError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        keys: &'a VaultKeys,
+        remote: &'a Remote,
+        index: &'a ChunkIndex,
+        ids: &'a ChunkIds,
+    ) -> Self {
+        let (packs, blocks) = (Lru::new(PACKS_CACHED), Lru::new(BLOCKS_CACHED));
+        Self { keys, remote, index, ids, whole_packs: false, packs, blocks }
+    }
+
+    /// Fetches whole packs from here on.
+    pub(crate) fn set_whole_packs(&mut self) {
+        self.whole_packs = true;
+    }
+
+    /// Reads a chunk and hands it to `take`.
+    pub(crate) fn chunk<T>(
+        &self,
+        kind: Kind,
+        id: &ChunkId,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, ReadError> {
+        // SR-003: a verified tree names a chunk that no verified index knows.
+        let place = self.index.find(id).ok_or(Misbehaviour::PackMissing)?;
+        let block = self.blocks.get(place.block, || self.block(place.block))?;
+        let from = place.offset as usize;
+        let chunk =
+            block.get(from..from + place.len as usize).ok_or(Misbehaviour::ObjectMalformed)?;
+        let actual = match kind {
+            Kind::Tree => self.ids.tree(chunk),
+            _ => self.ids.data(chunk),
+        };
+        // SR-004: whatever index or pack it came from, it must be the chunk that the tree names.
+        Misbehaviour::ChunkMismatch.refuse_if(actual != *id)?;
+        Ok(take(chunk))
+    }
+
+    /// Reads the nodes of a folder.
+    pub(crate) fn tree(&self, chunks: &[ChunkId]) -> Result<Vec<Node>, ReadError> {
+        let mut bytes = Vec::new();
+        for id in chunks {
+            self.chunk(Kind::Tree, id, |chunk| bytes.extend_from_slice(chunk))?;
+            if bytes.len() > TREE_LEN_MAX {
+                return Err(Misbehaviour::ObjectMalformed.into());
+            }
+        }
+        // SR-015
+        tree::parse(&bytes).map_err(|_| Misbehaviour::ObjectMalformed.into())
+    }
+
+    /// Reads the node at `path` below `root`.
+    pub(crate) fn node(&self, root: &Node, path: &[&[u8]]) -> Result<Option<Node>, ReadError> {
+        let mut node = root.clone();
+        for name in path {
+            let Content::Folder { chunks } = &node.content else { return Ok(None) };
+            let found = self.tree(chunks)?.into_iter().find(|n| n.name.as_slice() == *name);
+            let Some(found) = found else { return Ok(None) };
+            node = found;
+        }
+        Ok(Some(node))
+    }
+
+    /// Returns the length of a chunk that an index knows.
+    pub(crate) fn chunk_len(&self, id: &ChunkId) -> Option<usize> {
+        self.index.find(id).map(|place| place.len as usize)
+    }
+
+    /// Opens a pack whole.
+    pub(crate) fn open_whole(&self, pack: PackId) -> Result<OpenSlots, ReadError> {
+        let commitment = *self.keys.pack_key(pack).commitment();
+        self.open(pack, &commitment, Slots::ALL)
+    }
+
+    /// Returns the id that content on this device would have.
+    pub(crate) fn data_id(&self, chunk: &[u8]) -> ChunkId {
+        self.ids.data(chunk)
+    }
+
+    fn block(&self, number: u32) -> Result<Vec<u8>, ReadError> {
+        let place = self.index.block(number).ok_or(Misbehaviour::ObjectMalformed)?;
+        let (pack, commitment) =
+            self.index.pack(place.pack).ok_or(Misbehaviour::ObjectMalformed)?;
+        if self.whole_packs {
+            let opened = self.packs.get(pack, || self.open(pack, &commitment, Slots::ALL))?;
+            expand(&opened, place)
+        } else {
+            let slots = Slots::of_range(place.offset as usize, place.stored_len as usize);
+            expand(&self.open(pack, &commitment, slots)?, place)
+        }
+    }
+
+    fn open(
+        &self,
+        pack: PackId,
+        commitment: &[u8; 32],
+        slots: Slots,
+    ) -> Result<OpenSlots, ReadError> {
+        let (len, bytes) =
+            self.remote.get_pack(self.keys, pack, slots).map_err(|error| match error {
+                ClientError::Misbehaviour(misbehaviour) => ReadError::Damaged(misbehaviour),
+                error => ReadError::Failed(Arc::new(error)),
+            })?;
+        Ok(OpenSlots::open(self.keys, pack, Some(commitment), len, slots.first, bytes)?)
+    }
+}
+
+/// Returns the raw bytes of a block in opened slots.
+pub(crate) fn expand(opened: &OpenSlots, place: BlockPlace) -> Result<Vec<u8>, ReadError> {
+    let stored =
+        opened.bytes(place.offset, place.stored_len).ok_or(Misbehaviour::ObjectMalformed)?;
+    block::expand(stored, place.raw_len as usize, BLOCK_LEN_MAX)
+        .map_err(|_| Misbehaviour::ObjectMalformed.into())
+}

@@ -1,0 +1,414 @@
+//! The server, as blocking calls that survive a lost connection.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sr_crypto::Hash;
+use sr_keys::VaultKeys;
+use sr_vault::pack::Slots;
+use sr_wire::{
+    Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer, SwapProof,
+    api::{self, ErrorBody, ErrorCode, HeadResponse},
+    create_bytes, decode, encode, head_nonce, labels, limits, prove_bytes, swap_bytes,
+};
+use tokio::{runtime::Runtime, sync::Mutex};
+
+use crate::{ClientError, Clock, Dial};
+
+/// How long a connection that broke is tried again before the run gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for a server that this run has not reached yet.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(3);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A pack of 16 MiB at 1 Mbit/s, three of them at once, takes under 7 minutes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// A server whose card is pinned.
+pub(crate) struct Remote {
+    runtime: Runtime,
+    dial: Arc<dyn Dial>,
+    pinned: Hash,
+    clock: Clock,
+    session: Mutex<Option<Arc<Session>>>,
+    reached: AtomicBool,
+}
+
+/// One connection with the pinned server.
+struct Session {
+    sender: SendRequest<Full<Bytes>>,
+    binding: [u8; 32],
+    card: Card,
+    counter: AtomicU64,
+    /// Whether the rights on the space are proven.
+    proven: AtomicBool,
+}
+
+/// Why one try failed.
+enum Failed {
+    /// The connection: try again.
+    Connection(io::Error),
+    /// Anything else: trying again does not help.
+    For(ClientError),
+}
+
+impl From<Misbehaviour> for Failed {
+    fn from(misbehaviour: Misbehaviour) -> Self {
+        Self::For(misbehaviour.into())
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(
+        dial: Arc<dyn Dial>,
+        pinned: Hash,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("network")
+            .enable_all()
+            .build()
+            .map_err(|e| ClientError::Resources(format!("the network can't be used: {e}")))?;
+        Ok(Self { runtime, dial, pinned, clock, session: Mutex::new(None), reached: false.into() })
+    }
+
+    /// Connects and returns the server's card, which is the pinned one.
+    pub(crate) fn card(&self) -> Result<Card, ClientError> {
+        self.with_session(None, |session| async move { Ok(session.card.clone()) })
+    }
+
+    /// Makes the space of the vault with the first voucher that still counts.
+    pub(crate) fn create_space(
+        &self,
+        keys: &VaultKeys,
+        vouchers: &[Hash],
+    ) -> Result<(), ClientError> {
+        let append = capability(keys, Right::Append)?;
+        let mut refused = ClientError::ServerRefused(ErrorCode::VoucherRefused);
+        for voucher in vouchers {
+            let append = &append;
+            let created = self.with_session(None, |session| async move {
+                let (space, space_keys) = (keys.space(), keys.space_keys());
+                let bytes = create_bytes(&session.binding, space, &space_keys, voucher);
+                let request = api::CreateSpace {
+                    space,
+                    keys: space_keys,
+                    voucher: *voucher,
+                    signature: append.sign(labels::CREATE, &bytes),
+                };
+                session.call(api::SPACE_CREATE, encode(&request), limits::MESSAGE_LEN_MAX).await
+            });
+            match created {
+                Ok(_) => return Ok(()),
+                Err(error @ ClientError::ServerRefused(ErrorCode::VoucherRefused)) => {
+                    refused = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
+
+    /// Stores a pack. One that is there already was stored by an earlier try.
+    pub(crate) fn put_pack(
+        &self,
+        keys: &VaultKeys,
+        id: PackId,
+        pack: Vec<u8>,
+    ) -> Result<(), ClientError> {
+        let mut body = Vec::with_capacity(api::PACK_PUT_PREFIX_LEN + pack.len());
+        body.extend_from_slice(&keys.space().0);
+        body.extend_from_slice(&id.0);
+        body.extend_from_slice(&pack);
+        drop(pack);
+        let body = Bytes::from(body);
+        let stored = self.with_session(Some(keys), |session| {
+            let body = body.clone();
+            async move { session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await }
+        });
+        match stored {
+            Ok(_) | Err(ClientError::ServerRefused(ErrorCode::Exists)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the length of a pack, and its slots.
+    pub(crate) fn get_pack(
+        &self,
+        keys: &VaultKeys,
+        pack: PackId,
+        slots: Slots,
+    ) -> Result<(usize, Vec<u8>), ClientError> {
+        let slot = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        let (first, last) = (slot(slots.first), slot(slots.last));
+        let request = encode(&api::PackGet { space: keys.space(), pack, first, last });
+        let reply = self.with_session(Some(keys), |session| {
+            let request = request.clone();
+            async move { session.call(api::PACK_GET, request, limits::PACK_LEN_MAX + 4).await }
+        });
+        let mut reply = match reply {
+            // SR-003: it was acknowledged, or a verified index would not name it.
+            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+                return Err(Misbehaviour::PackMissing.into());
+            }
+            reply => reply?,
+        };
+        let len = reply.first_chunk::<4>().ok_or(Misbehaviour::ResponseMalformed)?;
+        let len = u32::from_be_bytes(*len) as usize;
+        reply.drain(..4);
+        Ok((len, reply))
+    }
+
+    /// Returns those of `packs` that the server does not have.
+    pub(crate) fn missing(
+        &self,
+        keys: &VaultKeys,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>, ClientError> {
+        let mut missing = Vec::new();
+        for asked in packs.chunks(limits::HAVE_MAX) {
+            let request = encode(&api::PackHave { space: keys.space(), packs: asked.to_vec() });
+            let reply = self.with_session(Some(keys), |session| {
+                let request = request.clone();
+                async move { session.call(api::PACK_HAVE, request, limits::MESSAGE_LEN_MAX).await }
+            })?;
+            let reply: api::PackMissing = decode("answer", &reply, limits::MESSAGE_LEN_MAX)
+                .map_err(|_| Misbehaviour::ResponseMalformed)?;
+            missing.extend(reply.packs);
+        }
+        Ok(missing)
+    }
+
+    /// Returns the newest head and the server's verified word that it is.
+    pub(crate) fn read_head(
+        &self,
+        keys: &VaultKeys,
+        newest: Option<&SignedAnswer>,
+    ) -> Result<HeadResponse, ClientError> {
+        let (nonce, _) = head_nonce(newest, &mut os_rng());
+        self.with_session(Some(keys), |session| async move {
+            let request = encode(&api::HeadRead { space: keys.space(), nonce });
+            let reply = session.call(api::HEAD_READ, request, limits::MESSAGE_LEN_MAX).await?;
+            Ok(verify_answer(&reply, &session.card, keys, &nonce)?)
+        })
+    }
+
+    /// Sends a head and returns what is the newest then.
+    pub(crate) fn swap_head(
+        &self,
+        keys: &VaultKeys,
+        head: &SealedHead,
+        newest: Option<&SignedAnswer>,
+    ) -> Result<HeadResponse, ClientError> {
+        let append = &capability(keys, Right::Append)?;
+        let (nonce, _) = head_nonce(newest, &mut os_rng());
+        self.with_session(Some(keys), |session| async move {
+            let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
+            let bytes = swap_bytes(&session.binding, counter, head);
+            let proof = SwapProof { counter, signature: append.sign(labels::SWAP, &bytes) };
+            let swap = encode(&api::HeadSwap { head: head.clone(), nonce, proof });
+            let reply = session.call(api::HEAD_SWAP, swap, limits::MESSAGE_LEN_MAX).await?;
+            Ok(verify_answer(&reply, &session.card, keys, &nonce)?)
+        })
+    }
+
+    /// Runs `work` on a session, on a new one each time that a connection breaks. Every request of
+    /// the protocol may be repeated.
+    fn with_session<T, F>(
+        &self,
+        keys: Option<&VaultKeys>,
+        work: impl Fn(Arc<Session>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        self.runtime.block_on(async {
+            let mut wait = Duration::from_millis(100);
+            let started = Instant::now();
+            loop {
+                let result = match self.session(keys).await {
+                    Ok(session) => {
+                        let result = work(Arc::clone(&session)).await;
+                        if matches!(result, Err(Failed::Connection(_))) {
+                            self.drop_session(&session).await;
+                        }
+                        result
+                    }
+                    Err(failed) => Err(failed),
+                };
+                let source = match result {
+                    Ok(value) => return Ok(value),
+                    Err(Failed::For(ClientError::ServerRefused(ErrorCode::Busy))) => {
+                        io::Error::other("the server is busy")
+                    }
+                    Err(Failed::For(error)) => return Err(error),
+                    Err(Failed::Connection(error)) => error,
+                };
+                let reached = self.reached.load(Ordering::Relaxed);
+                let patience = if reached { PATIENCE } else { PATIENCE_AT_FIRST };
+                if started.elapsed() + wait > patience {
+                    let address = self.dial.address();
+                    return Err(ClientError::Unreachable { address, source });
+                }
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+        })
+    }
+
+    async fn session(&self, keys: Option<&VaultKeys>) -> Result<Arc<Session>, Failed> {
+        let mut slot = self.session.lock().await;
+        let session = match slot.as_ref().filter(|session| !session.sender.is_closed()) {
+            Some(session) => Arc::clone(session),
+            None => {
+                let session = Arc::new(self.connect().await?);
+                *slot = Some(Arc::clone(&session));
+                self.reached.store(true, Ordering::Relaxed);
+                session
+            }
+        };
+        if let Some(keys) = keys
+            && !session.proven.load(Ordering::SeqCst)
+        {
+            for right in [Right::Read, Right::Append] {
+                session.prove(keys, right).await?;
+            }
+            session.proven.store(true, Ordering::SeqCst);
+        }
+        Ok(session)
+    }
+
+    async fn drop_session(&self, broken: &Arc<Session>) {
+        let mut slot = self.session.lock().await;
+        if slot.as_ref().is_some_and(|session| Arc::ptr_eq(session, broken)) {
+            *slot = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<Session, Failed> {
+        let channel = self.dial.dial().await.map_err(Failed::Connection)?;
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(TokioIo::new(channel.io))
+            .await
+            .map_err(connection_error)?;
+        tokio::spawn(connection);
+        let reply = call(&sender, api::CARD, Bytes::new(), limits::MESSAGE_LEN_MAX).await?;
+        // SR-010, SR-011: before this, nothing but the question for the card is sent.
+        let now_s = (self.clock)();
+        let card = CardResponse::verify(&reply, &self.pinned, &channel.spki_hash, now_s)?;
+        Ok(Session {
+            sender,
+            binding: channel.binding,
+            card,
+            counter: AtomicU64::new(0),
+            proven: false.into(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Remote({})", self.dial.address())
+    }
+}
+
+impl Session {
+    async fn prove(&self, keys: &VaultKeys, right: Right) -> Result<(), Failed> {
+        let space = keys.space();
+        let key = capability(keys, right).map_err(Failed::For)?;
+        let bytes = prove_bytes(&self.binding, space, right);
+        let proof = api::Prove { space, right, signature: key.sign(labels::PROVE, &bytes) };
+        self.call(api::RIGHT_PROVE, encode(&proof), limits::MESSAGE_LEN_MAX).await?;
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+        reply_len_max: usize,
+    ) -> Result<Vec<u8>, Failed> {
+        call(&self.sender, path, body.into(), reply_len_max).await
+    }
+}
+
+async fn call(
+    sender: &SendRequest<Full<Bytes>>,
+    path: &str,
+    body: Bytes,
+    reply_len_max: usize,
+) -> Result<Vec<u8>, Failed> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("https://strongroom{path}"))
+        .body(Full::new(body))
+        .map_err(|e| Failed::Connection(io::Error::other(e)))?;
+    let mut sender = sender.clone();
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(connection_error)?;
+        let status = response.status();
+        let body = match Limited::new(response.into_body(), reply_len_max).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                // SR-016
+                return Err(Misbehaviour::ResponseMalformed.into());
+            }
+            Err(error) => return Err(Failed::Connection(io::Error::other(error))),
+        };
+        if status == StatusCode::OK {
+            return Ok(Vec::from(body));
+        }
+        let refused: ErrorBody = decode("refusal", &body, limits::MESSAGE_LEN_MAX)
+            .map_err(|_| Misbehaviour::ResponseMalformed)?;
+        Err(Failed::For(ClientError::ServerRefused(refused.code)))
+    };
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(Failed::Connection(elapsed.into())),
+    }
+}
+
+fn verify_answer(
+    reply: &[u8],
+    card: &Card,
+    keys: &VaultKeys,
+    nonce: &Hash,
+) -> Result<HeadResponse, Misbehaviour> {
+    // SR-016
+    let response: HeadResponse = decode("answer", reply, limits::MESSAGE_LEN_MAX)
+        .map_err(|_| Misbehaviour::ResponseMalformed)?;
+    response.answer.verify(card, keys.space(), nonce, response.head.as_ref())?;
+    Ok(response)
+}
+
+fn capability(keys: &VaultKeys, right: Right) -> Result<sr_crypto::CapabilityKey, ClientError> {
+    keys.capability(right).ok_or(ClientError::ServerRefused(ErrorCode::RightRefused))
+}
+
+fn connection_error(error: hyper::Error) -> Failed {
+    Failed::Connection(io::Error::other(error))
+}
+
+/// The operating system's randomness, for ids, nonces and salts.
+pub(crate) fn os_rng() -> impl sr_crypto::CryptoRng {
+    rand_core::UnwrapErr(getrandom::SysRng)
+}

@@ -1,0 +1,451 @@
+//! Restores: what a verified snapshot names, and nothing outside the target.
+//!
+//! Every file is written in a staging folder inside the target and renamed to its place when it is
+//! whole, so no half file ever has its final name. Every path is opened beneath the target without
+//! following a link (`openat2`), whatever the snapshot or another process puts in the way.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod,
+    fchown, futimens, mkdirat, openat, openat2, renameat, statat, symlinkat, utimensat,
+};
+use sr_vault::{
+    ChunkId,
+    block::Kind,
+    tree::{Content, Node},
+};
+use sr_wire::Misbehaviour;
+
+use crate::{
+    ClientError, RefusedFile,
+    backup::join_all,
+    progress::{Phase, Progress},
+    read::{ReadError, Reader},
+};
+
+/// The staging folder, which a restore makes in its target and removes when it ends.
+const STAGING: &str = ".strongroom-restore";
+const WORKERS: usize = 2;
+const BATCH: usize = 16;
+/// With more files than this, whole packs are fetched.
+const FEW_FILES: usize = 4;
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Into this folder: a folder's content, or a file under its name.
+    Folder(PathBuf),
+    /// To where it was.
+    InPlace,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreReport {
+    /// Files that are in place, whole and verified.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that are not in place because what the server stores of them is not what was backed
+    /// up.
+    pub refused: Vec<RefusedFile>,
+    /// Entries that could not be written.
+    pub failed: Vec<RefusedFile>,
+}
+
+struct Job {
+    folder: usize,
+    node: Node,
+}
+
+struct Folder {
+    /// Path below the target.
+    path: PathBuf,
+    /// `None` for the target of a single file, which is no folder of the snapshot.
+    node: Option<Node>,
+}
+
+struct Restore<'a> {
+    reader: &'a Reader<'a>,
+    progress: &'a Progress,
+    target: PathBuf,
+    root: OwnedFd,
+    staging: OwnedFd,
+    folders: Vec<Folder>,
+    jobs: Vec<Job>,
+    counter: AtomicUsize,
+    report: Mutex<RestoreReport>,
+}
+
+/// Restores `node` into the folder `target`.
+pub(crate) fn restore(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    target: &Path,
+    progress: &Progress,
+) -> Result<RestoreReport, ClientError> {
+    progress.start(Phase::Restoring, 0);
+    fs::create_dir_all(target).map_err(ClientError::local("making", target))?;
+    let (root, staging) = open_target(target).map_err(ClientError::local("opening", target))?;
+    let plan = plan(reader, node)?;
+    if plan.jobs.len() > FEW_FILES {
+        reader.set_whole_packs();
+    }
+    let files = plan.jobs.iter().filter(|job| is_file(&job.node)).count();
+    progress.start(Phase::Restoring, files as u64);
+    let restore = Restore {
+        reader,
+        progress,
+        target: target.to_owned(),
+        root,
+        staging,
+        folders: plan.folders,
+        jobs: plan.jobs,
+        counter: AtomicUsize::new(0),
+        report: Mutex::new(RestoreReport { refused: plan.refused, ..RestoreReport::default() }),
+    };
+    restore.run()?;
+    let Restore { report, root, .. } = restore;
+    // Before the run says it is done, all of it is on the disk.
+    rustix::fs::syncfs(&root).map_err(|e| ClientError::local("syncing", target)(e.into()))?;
+    let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.refused.sort_by(|a, b| a.path.cmp(&b.path));
+    report.failed.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(report)
+}
+
+struct Plan {
+    folders: Vec<Folder>,
+    jobs: Vec<Job>,
+    refused: Vec<RefusedFile>,
+}
+
+/// Lists folders before their content, and all else in the order of the walk, which is nearly the
+/// order in which it is stored.
+fn plan(reader: &Reader<'_>, node: &Node) -> Result<Plan, ClientError> {
+    let mut plan = Plan { folders: Vec::new(), jobs: Vec::new(), refused: Vec::new() };
+    if !matches!(node.content, Content::Folder { .. }) {
+        plan.folders.push(Folder { path: PathBuf::new(), node: None });
+        plan.jobs.push(Job { folder: 0, node: node.clone() });
+        return Ok(plan);
+    }
+    let mut stack = vec![(PathBuf::new(), node.clone())];
+    while let Some((path, node)) = stack.pop() {
+        let number = plan.folders.len();
+        let chunks = match &node.content {
+            Content::Folder { chunks } => chunks.clone(),
+            _ => Vec::new(),
+        };
+        plan.folders.push(Folder { path: path.clone(), node: Some(node) });
+        let nodes = match reader.tree(&chunks) {
+            Ok(nodes) => nodes,
+            Err(ReadError::Damaged(misbehaviour)) => {
+                let why = format!("the list of this folder: {misbehaviour}");
+                plan.refused.push(RefusedFile { path, why });
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut inner = Vec::new();
+        for node in nodes {
+            if matches!(node.content, Content::Folder { .. }) {
+                inner.push((path.join(OsStr::from_bytes(node.name.as_slice())), node));
+            } else {
+                plan.jobs.push(Job { folder: number, node });
+            }
+        }
+        stack.extend(inner.into_iter().rev());
+    }
+    Ok(plan)
+}
+
+impl Restore<'_> {
+    fn run(&self) -> Result<(), ClientError> {
+        for folder in self.folders.iter().skip(1) {
+            if let Err(error) = self.make_folder(folder) {
+                self.fail(&folder.path, &error);
+            }
+        }
+        let cursor = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..WORKERS).map(|_| scope.spawn(|| self.work(&cursor))).collect();
+            join_all(workers)
+        })?;
+        let staging = self.target.join(STAGING);
+        fs::remove_dir_all(&staging).map_err(ClientError::local("removing", &staging))?;
+        // Last, and innermost first: a folder's own times change when something in it does.
+        for folder in self.folders.iter().rev() {
+            let Some(node) = &folder.node else { continue };
+            let opened = self.open_folder(&folder.path);
+            if let Err(error) = opened.and_then(|fd| set_meta(&fd, node)) {
+                self.fail(&folder.path, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn work(&self, cursor: &AtomicUsize) -> Result<(), ClientError> {
+        let mut open: Option<(usize, OwnedFd)> = None;
+        loop {
+            let start = cursor.fetch_add(BATCH, Ordering::Relaxed);
+            let Some(batch) = self.jobs.get(start..self.jobs.len().min(start + BATCH)) else {
+                return Ok(());
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for job in batch {
+                let name = OsStr::from_bytes(job.node.name.as_slice());
+                let path = self.folders[job.folder].path.join(name);
+                if open.as_ref().is_none_or(|(number, _)| *number != job.folder) {
+                    match self.open_folder(&self.folders[job.folder].path) {
+                        Ok(fd) => open = Some((job.folder, fd)),
+                        Err(error) => {
+                            self.fail(&path, &error);
+                            continue;
+                        }
+                    }
+                }
+                if let Some((_, folder)) = &open {
+                    self.entry(folder, &job.node, path)?;
+                }
+            }
+        }
+    }
+
+    /// Restores one file or link. A damaged or unwritable one is listed, and the others go on.
+    fn entry(&self, folder: &OwnedFd, node: &Node, path: PathBuf) -> Result<(), ClientError> {
+        let done = match &node.content {
+            Content::File { size, chunks } => self.file(folder, node, *size, chunks),
+            Content::Symlink { target } => {
+                self.symlink(folder, node, target.as_slice()).map_err(EntryError::Local)
+            }
+            Content::Folder { .. } => Ok(()),
+        };
+        match done {
+            Ok(()) => {
+                if let Content::File { size, .. } = node.content {
+                    let mut report = self.report();
+                    report.files += 1;
+                    report.bytes += size;
+                    self.progress.did(1, size);
+                }
+                Ok(())
+            }
+            Err(EntryError::Read(ReadError::Damaged(misbehaviour))) => {
+                self.report().refused.push(RefusedFile { path, why: misbehaviour.to_string() });
+                Ok(())
+            }
+            Err(EntryError::Read(error)) => Err(error.into()),
+            Err(EntryError::Local(error)) if is_disk_full(&error) => {
+                Err(ClientError::local("writing", self.target.join(path))(error))
+            }
+            Err(EntryError::Local(error)) => {
+                self.fail(&path, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn file(
+        &self,
+        folder: &OwnedFd,
+        node: &Node,
+        size: u64,
+        chunks: &[ChunkId],
+    ) -> Result<(), EntryError> {
+        if self.is_there(folder, node, size, chunks) {
+            return Ok(());
+        }
+        let temporary = self.temporary();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let fd = openat(&self.staging, &temporary, flags, Mode::from_raw_mode(0o600))
+            .map_err(io::Error::from)?;
+        let mut file = File::from(fd);
+        let written = self.write_chunks(&mut file, chunks);
+        let finished = written.and_then(|len| {
+            // SR-015: the chunks are the right ones, so the size that the node says must be theirs.
+            Misbehaviour::ObjectMalformed.refuse_if(len != size).map_err(ReadError::from)?;
+            set_meta(&file, node)?;
+            rename(&self.staging, &temporary, folder, node)?;
+            Ok(())
+        });
+        if finished.is_err() {
+            // The whole staging folder goes at the end; this only keeps it small.
+            let _ = rustix::fs::unlinkat(&self.staging, &temporary, AtFlags::empty());
+        }
+        finished
+    }
+
+    fn write_chunks(&self, file: &mut File, chunks: &[ChunkId]) -> Result<u64, EntryError> {
+        let mut len = 0;
+        for id in chunks {
+            len += self.reader.chunk(Kind::Data, id, |chunk| {
+                file.write_all(chunk).map(|()| chunk.len() as u64)
+            })??;
+        }
+        Ok(len)
+    }
+
+    /// Returns whether the file is in place already, by an earlier run that was interrupted: same
+    /// size and time, and its content has the ids that the tree names.
+    fn is_there(&self, folder: &OwnedFd, node: &Node, size: u64, chunks: &[ChunkId]) -> bool {
+        let name = node.name.as_slice();
+        let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        let same_look = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()
+            && u64::try_from(stat.st_size) == Ok(size)
+            && stat.st_mtime.cast_unsigned() == node.mtime_s
+            && stat.st_mtime_nsec == u64::from(node.mtime_ns);
+        if !same_look {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(fd) = openat(folder, name, flags, Mode::empty()) else { return false };
+        let mut file = File::from(fd);
+        let mut chunk = Vec::new();
+        for id in chunks {
+            let Some(len) = self.reader.chunk_len(id) else { return false };
+            chunk.resize(len, 0);
+            if file.read_exact(&mut chunk).is_err() || self.reader.data_id(&chunk) != *id {
+                return false;
+            }
+        }
+        set_meta(&file, node).is_ok()
+    }
+
+    fn symlink(&self, folder: &OwnedFd, node: &Node, target: &[u8]) -> io::Result<()> {
+        let temporary = self.temporary();
+        symlinkat(target, &self.staging, &temporary)?;
+        if may_chown() {
+            let (uid, gid) = owner(node);
+            chownat(&self.staging, &temporary, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        utimensat(&self.staging, &temporary, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
+        rename(&self.staging, &temporary, folder, node)
+    }
+
+    fn make_folder(&self, folder: &Folder) -> io::Result<()> {
+        let parent = folder.path.parent().unwrap_or_else(|| Path::new(""));
+        let name = folder.path.file_name().unwrap_or_default();
+        let parent = self.open_folder(parent)?;
+        match mkdirat(&parent, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => Ok(()),
+            // What is there must be a folder, not a link to one.
+            Err(rustix::io::Errno::EXIST) => self.open_folder(&folder.path).map(|_| ()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a folder of the target; a link on the way, or a way out, is an error.
+    fn open_folder(&self, path: &Path) -> io::Result<OwnedFd> {
+        open_beneath(&self.root, path)
+    }
+
+    fn temporary(&self) -> String {
+        self.counter.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
+    fn fail(&self, path: &Path, error: &io::Error) {
+        let refused = RefusedFile { path: path.to_owned(), why: error.to_string() };
+        self.report().failed.push(refused);
+    }
+
+    fn report(&self) -> std::sync::MutexGuard<'_, RestoreReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum EntryError {
+    Read(ReadError),
+    Local(io::Error),
+}
+
+impl From<ReadError> for EntryError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<io::Error> for EntryError {
+    fn from(error: io::Error) -> Self {
+        Self::Local(error)
+    }
+}
+
+/// Opens the target and a fresh staging folder in it. What an interrupted restore left there goes.
+fn open_target(target: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, target, flags, Mode::empty())?;
+    let staging = target.join(STAGING);
+    match fs::symlink_metadata(&staging) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(&staging)?,
+        Ok(_) => fs::remove_file(&staging)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    mkdirat(&root, STAGING, Mode::from_raw_mode(0o700))?;
+    let staging = open_beneath(&root, Path::new(STAGING))?;
+    Ok((root, staging))
+}
+
+fn open_beneath(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags, Mode::empty(), resolve).map_err(|error| match error {
+        rustix::io::Errno::LOOP => io::Error::other("a link is in the way; it is not followed"),
+        rustix::io::Errno::XDEV => io::Error::other("the path leads out of the target"),
+        error => error.into(),
+    })
+}
+
+fn rename(staging: &OwnedFd, from: &str, folder: &OwnedFd, node: &Node) -> io::Result<()> {
+    renameat(staging, from, folder, node.name.as_slice()).map_err(io::Error::from)
+}
+
+fn set_meta(fd: impl AsFd, node: &Node) -> io::Result<()> {
+    if may_chown() {
+        let (uid, gid) = owner(node);
+        fchown(&fd, uid, gid)?;
+    }
+    fchmod(&fd, Mode::from_raw_mode(node.mode))?;
+    Ok(futimens(&fd, &times(node))?)
+}
+
+/// Only the superuser may give files away; for anybody else, what they restore is theirs.
+fn may_chown() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn owner(node: &Node) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
+}
+
+fn times(node: &Node) -> Timestamps {
+    let mtime = Timespec { tv_sec: node.mtime_s.cast_signed(), tv_nsec: i64::from(node.mtime_ns) };
+    Timestamps { last_access: mtime, last_modification: mtime }
+}
+
+fn is_file(node: &Node) -> bool {
+    matches!(node.content, Content::File { .. })
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

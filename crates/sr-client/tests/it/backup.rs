@@ -1,0 +1,223 @@
+//! What goes in comes out.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, fs::symlink},
+    path::Path,
+};
+
+use sr_client::{Client, ClientError, Progress, Target};
+
+use crate::world::{World, assert_same_tree, clock, noise};
+
+fn fill(world: &World) {
+    world.write("a.txt", "alpha");
+    world.write("empty", "");
+    world.write("deep/er/still/b.bin", noise(1, 5_000_000));
+    world.write("deep/c.txt", "c".repeat(300_000));
+    world.write("twin-1", noise(2, 400_000));
+    world.write("twin-2", noise(2, 400_000));
+    world.write(".hidden", "h");
+    world.write("name with spaces, ümläuts and 日本", "odd");
+    fs::create_dir(world.folder().join("empty folder")).expect("makes");
+    fs::write(world.folder().join(OsStr::from_bytes(b"not utf-8 \xff\xfe")), "x").expect("writes");
+    symlink("../outside", world.folder().join("link")).expect("links");
+    symlink("deep", world.folder().join("link to folder")).expect("links");
+    let mode = |name: &str, mode| {
+        let path = world.folder().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("sets");
+    };
+    mode("a.txt", 0o640);
+    mode("deep", 0o750);
+    mode("twin-1", 0o4711);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::new(86_400, 123_456_789);
+    let file = fs::File::options().write(true).open(world.folder().join("twin-2")).expect("opens");
+    file.set_modified(old).expect("sets");
+}
+
+#[test]
+fn a_folder_comes_back_identical() {
+    let world = World::new();
+    fill(&world);
+    let report = world.backup();
+    assert_eq!((report.files, report.skipped.len()), (9, 0));
+    let restored = world.restore("latest", None);
+    assert_eq!((restored.files, restored.refused.len(), restored.failed.len()), (9, 0, 0));
+    assert_same_tree(&world.folder(), &world.target());
+    // Again into the same place: everything is there and stays.
+    world.restore("latest", None);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn an_unchanged_folder_is_not_read_again_and_a_changed_file_is() {
+    let world = World::new();
+    fill(&world);
+    // Files must have settled to be trusted: pretend that they were written long ago.
+    let later = std::sync::Arc::new(|| clock()() + 100);
+    let backup = || {
+        let mut client = Client::open(&world.profile(), later.clone()).expect("opens");
+        client.backup(None, &Progress::default()).expect("backs up").remove(0)
+    };
+    assert_eq!(backup().files_read, 8);
+    assert_eq!(backup().files_read, 0);
+    world.write("a.txt", "alpha, changed");
+    assert_eq!(backup().files_read, 1);
+    assert_eq!(world.snapshots().len(), 3);
+    world.restore("latest", None);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn old_versions_single_files_and_folders_can_be_had() {
+    let world = World::new();
+    world.write("notes.txt", "first");
+    world.write("deep/er/b", "b");
+    let first = world.backup().snapshot.to_string();
+    world.write("notes.txt", "second");
+    world.backup();
+
+    world.restore(&first[..12], Some("notes.txt"));
+    assert_eq!(fs::read_to_string(world.target().join("notes.txt")).expect("reads"), "first");
+    let absolute = world.folder().canonicalize().expect("path").join("notes.txt");
+    world.restore("latest", absolute.to_str());
+    assert_eq!(fs::read_to_string(world.target().join("notes.txt")).expect("reads"), "second");
+    world.restore("latest", Some("./deep"));
+    assert_eq!(fs::read_to_string(world.target().join("er/b")).expect("reads"), "b");
+
+    let mut client = world.client();
+    let mut try_restore = |which: &str, path: &str| {
+        let target = Target::Folder(world.target());
+        client.restore(which, Some(Path::new(path)), &target, &Progress::default()).err()
+    };
+    for (which, path) in [
+        ("latest", "no"),
+        ("latest", "notes.txt/x"),
+        ("latest", "../x"),
+        ("nzzz", ""),
+        ("latest", "/etc"),
+    ] {
+        let error = try_restore(which, path);
+        assert!(matches!(error, Some(ClientError::NotFound(_))), "{which} {path}: {error:?}");
+    }
+    // Both ids begin with the same letter.
+    assert!(matches!(try_restore("n", ""), Some(ClientError::NotFound(_))));
+}
+
+#[test]
+fn in_place_brings_back_what_was_deleted_and_leaves_the_rest() {
+    let world = World::new();
+    world.write("a", "a");
+    world.write("deep/b", "b");
+    world.backup();
+    fs::remove_dir_all(world.folder().join("deep")).expect("removes");
+    world.write("new", "made since");
+    world
+        .client()
+        .restore("latest", None, &Target::InPlace, &Progress::default())
+        .expect("restores");
+    assert_eq!(fs::read_to_string(world.folder().join("deep/b")).expect("reads"), "b");
+    assert_eq!(fs::read_to_string(world.folder().join("new")).expect("reads"), "made since");
+    fs::remove_file(world.folder().join("a")).expect("removes");
+    let file = Some(Path::new("a"));
+    world
+        .client()
+        .restore("latest", file, &Target::InPlace, &Progress::default())
+        .expect("restores");
+    assert_eq!(fs::read_to_string(world.folder().join("a")).expect("reads"), "a");
+}
+
+#[test]
+fn a_link_in_the_target_is_never_followed() {
+    let world = World::new();
+    world.write("deep/b", "from the backup");
+    world.write("a", "from the backup");
+    world.backup();
+    let outside = world.dir.path().join("outside");
+    fs::create_dir(&outside).expect("makes");
+    fs::write(outside.join("a"), "untouched").expect("writes");
+    fs::create_dir(world.target()).expect("makes");
+    symlink(&outside, world.target().join("deep")).expect("links");
+    symlink(outside.join("a"), world.target().join("a")).expect("links");
+    let report = world.restore("latest", None);
+    assert_eq!(fs::read_dir(&outside).expect("dir").count(), 1);
+    assert_eq!(fs::read_to_string(outside.join("a")).expect("reads"), "untouched");
+    // A link in a file's place is replaced; one in a folder's place is refused.
+    assert_eq!(fs::read_to_string(world.target().join("a")).expect("reads"), "from the backup");
+    assert!(!report.failed.is_empty());
+}
+
+#[test]
+fn what_is_no_file_folder_or_link_is_listed() {
+    let world = World::new();
+    world.write("a", "a");
+    let socket = world.folder().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+    let report = world.backup();
+    assert_eq!(report.skipped.len(), 1);
+    assert!(report.skipped[0].path.ends_with("socket"));
+    assert_eq!(world.snapshots()[0].skipped, 1);
+}
+
+#[test]
+fn many_tiny_files_and_many_names_fit() {
+    let world = World::new();
+    for i in 0..20_000 {
+        fs::write(world.folder().join(format!("file number {i} of many")), format!("{i}"))
+            .expect("writes");
+    }
+    assert_eq!(world.backup().files, 20_000);
+    let restored = world.restore("latest", None);
+    assert_eq!(restored.files, 20_000);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn several_folders_have_snapshots_of_their_own() {
+    let world = World::new();
+    world.write("a", "a");
+    let other = world.dir.path().join("other");
+    fs::create_dir(&other).expect("makes");
+    fs::write(other.join("b"), "b").expect("writes");
+    let mut client = world.client();
+    assert!(client.add_folder(&other).expect("adds"));
+    assert!(!client.add_folder(&other).expect("adds once"));
+    assert!(matches!(client.add_folder(&other.join("b")), Err(ClientError::Local { .. })));
+    let all = client.backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(all.len(), 2);
+    let one = client.backup(Some(&other), &Progress::default()).expect("backs up");
+    assert_eq!(one.len(), 1);
+    let unknown = client.backup(Some(world.dir.path()), &Progress::default());
+    assert!(matches!(unknown, Err(ClientError::FolderUnknown(_))));
+    assert_eq!(client.snapshots().expect("lists").len(), 3);
+    drop(client);
+    let path = world.folder().canonicalize().expect("path");
+    world.restore("latest", path.to_str());
+    assert!(world.target().join("a").exists());
+}
+
+#[test]
+fn verify_counts_what_it_read() {
+    let world = World::new();
+    fill(&world);
+    world.backup();
+    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    assert!(report.bad_packs.is_empty() && report.files.is_empty());
+    assert!(report.bytes_read > 5_700_000, "{}", report.bytes_read);
+    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    assert_eq!(report.bytes_read, 0);
+}
+
+#[test]
+fn a_profile_is_used_by_one_run_at_a_time_and_joined_once() {
+    let mut world = World::new();
+    let client = world.client();
+    assert!(matches!(Client::open(&world.profile(), clock()), Err(ClientError::Locked)));
+    drop(client);
+    let invite = world.invite();
+    let again = Client::join(&world.profile(), &invite, "x", clock());
+    assert!(matches!(again, Err(ClientError::AlreadyJoined)));
+    let nobody = Client::open(&world.dir.path().join("nobody"), clock());
+    assert!(matches!(nobody, Err(ClientError::NotJoined)));
+}
