@@ -299,6 +299,10 @@ impl Run<'_> {
                 nodes.push(item.node.clone());
             }
             let bytes = tree::to_bytes(&nodes);
+            if bytes.len() > tree::TREE_LEN_MAX {
+                let path = scan.folders[number].path.display();
+                return Err(ClientError::Resources(format!("{path} has too many entries")));
+            }
             for chunk in self.chunker.chunks(&bytes) {
                 let id = self.ids.tree(chunk);
                 stored[number].push(id);

@@ -58,6 +58,8 @@ pub struct Status {
     pub server_name: Option<String>,
     /// Why the server was not reached, when it was not.
     pub unreachable: Option<String>,
+    /// The person's name, which only this device knows.
+    pub name: Option<String>,
     /// Name of this device.
     pub device: String,
     /// The key file, without which nothing can be had back.
@@ -81,10 +83,11 @@ impl Client {
     pub fn join(
         dir: &Path,
         invite: &Invite,
+        name: Option<&str>,
         device_name: &str,
         clock: Clock,
     ) -> Result<Self, ClientError> {
-        Self::join_by(dir, invite, device_name, clock, &tls_dialer())
+        Self::join_by(dir, invite, name, device_name, clock, &tls_dialer())
     }
 
     /// As [`Client::join`], over another network than TLS.
@@ -93,6 +96,7 @@ impl Client {
     pub fn join_by(
         dir: &Path,
         invite: &Invite,
+        name: Option<&str>,
         device_name: &str,
         clock: Clock,
         dialer: &MakeDialer,
@@ -103,7 +107,7 @@ impl Client {
         let dial = dialer(&invite.address)?;
         let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
         remote.card()?;
-        let profile = Profile::create(dir, invite, device_name, &mut os_rng())?;
+        let profile = Profile::create(dir, invite, name, device_name, &mut os_rng())?;
         Ok(Self { profile, remote, clock })
     }
 
@@ -123,6 +127,19 @@ impl Client {
         let dial = dialer(&invite.address)?;
         let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
         Ok(Self { profile, remote, clock })
+    }
+
+    /// Returns the key file, without which nothing can be had back.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.profile.key_file()
+    }
+
+    /// Returns the address of the server.
+    ///
+    /// **Errors** those of the local state.
+    pub fn server(&self) -> Result<String, ClientError> {
+        Ok(self.profile.invite()?.address)
     }
 
     /// Adds a folder to what is backed up; returns false for one that is there already.
@@ -239,6 +256,7 @@ impl Client {
             server: invite.address,
             server_name: None,
             unreachable: None,
+            name: self.profile.name()?,
             device: String::from_utf8_lossy(&self.profile.device_name()?).into_owned(),
             key_file: self.profile.key_file(),
             folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),

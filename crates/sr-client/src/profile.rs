@@ -61,6 +61,7 @@ impl Profile {
     pub(crate) fn create(
         dir: &Path,
         invite: &Invite,
+        name: Option<&str>,
         device_name: &str,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, ClientError> {
@@ -83,6 +84,9 @@ impl Profile {
         let profile = Self { dir: dir.to_owned(), database, keys, _lock: lock };
         profile.set("invite", invite.to_string().as_bytes())?;
         profile.set("device", device_name.as_bytes())?;
+        if let Some(name) = name {
+            profile.set("name", name.as_bytes())?;
+        }
         // The key file comes last: with it, the profile exists.
         write_durably(&profile.dir.join(KEY_FILE), &profile.keys.to_file())?;
         Ok(profile)
@@ -135,6 +139,10 @@ impl Profile {
 
     pub(crate) fn device_name(&self) -> Result<Vec<u8>, ClientError> {
         Ok(self.get("device")?.unwrap_or_default())
+    }
+
+    pub(crate) fn name(&self) -> Result<Option<String>, ClientError> {
+        Ok(self.get("name")?.map(|name| String::from_utf8_lossy(&name).into_owned()))
     }
 
     pub(crate) fn has_space(&self) -> Result<bool, ClientError> {

@@ -11,8 +11,8 @@ use sr_vault::{
     ChunkId,
     block::{Block, Compressor, Kind},
     index::{CHUNKS_PER_INDEX, ChunkIndex, IdHasher, Index, IndexBlock, IndexChunk, IndexPack},
-    manifest::{IndexRef, Manifest, index_hash},
-    pack::{Class, PackBuilder, plan_tail},
+    manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
+    pack::{BLOBS_MAX, Class, PackBuilder, plan_tail},
 };
 use sr_wire::PackId;
 
@@ -28,6 +28,8 @@ use crate::{
 const QUEUE: usize = 1;
 /// Uploads in flight.
 pub(crate) const UPLOADERS: usize = 2;
+/// A pack has room for this many blocks, and for some indexes and a manifest beside them.
+const BLOCKS_PER_PACK: usize = BLOBS_MAX - 64;
 /// What one more pack or block costs in an index, rounded up.
 const INDEX_PACK_LEN: usize = 96;
 const INDEX_BLOCK_LEN: usize = 32;
@@ -94,8 +96,8 @@ impl<'a> Sink<'a> {
         let full = {
             let mut open = lock(&self.open);
             let len = open.len + block.stored.len();
-            let is_full =
-                len + INDEX_BLOCK_LEN * (open.blocks.len() + 2) > Class::LARGEST.plain_len();
+            let is_full = open.blocks.len() >= BLOCKS_PER_PACK
+                || len + INDEX_BLOCK_LEN * (open.blocks.len() + 2) > Class::LARGEST.plain_len();
             let full = is_full.then(|| std::mem::take(&mut *open).blocks);
             open.len += block.stored.len();
             open.blocks.push((kind, block));
@@ -201,6 +203,9 @@ impl<'a> Sink<'a> {
         }
         self.next_pack(&mut open, &mut own).map_err(stopped)?;
         let raw = manifest.to_bytes();
+        if raw.len() > MANIFEST_LEN_MAX {
+            return Err(ClientError::Resources("this vault has too many snapshots".into()));
+        }
         let (mut tail, holds) = open;
         tail.push(Kind::Manifest, &manifest_blob(&raw, &compressor.compress(&raw)));
         let pack = tail.id();
@@ -240,9 +245,9 @@ pub(crate) fn upload(
         let next = lock(queue).as_ref().map(mpsc::Receiver::recv);
         let Some(Ok(upload)) = next else { return Ok(()) };
         let len = upload.bytes.len() as u64;
-        let sent = lock(profile)
-            .add_pending(&upload.holds)
-            .and_then(|()| remote.put_pack(keys, upload.id, upload.bytes));
+        // The profile is free again before the pack is on its way.
+        let remembered = lock(profile).add_pending(&upload.holds);
+        let sent = remembered.and_then(|()| remote.put_pack(keys, upload.id, upload.bytes));
         if let Err(error) = sent {
             *lock(queue) = None;
             return Err(error);

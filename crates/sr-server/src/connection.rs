@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use sr_crypto::{Hash, verify_capability};
@@ -11,12 +12,23 @@ use sr_wire::{
     api::{CreateSpace, ErrorCode, HeadSwap, Prove},
     create_bytes, labels, limits, prove_bytes, swap_bytes,
 };
+use tokio::sync::watch;
 
 /// The state of a connection. It ends with it.
 pub(crate) struct Connection {
     binding: [u8; 32],
     pub(crate) spki_hash: Hash,
     state: Mutex<State>,
+    requests: watch::Sender<usize>,
+}
+
+/// A request that is being answered.
+pub(crate) struct InRequest(Arc<Connection>);
+
+impl Drop for InRequest {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|requests| *requests -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -27,7 +39,25 @@ struct State {
 
 impl Connection {
     pub(crate) fn new(binding: [u8; 32], spki_hash: Hash) -> Self {
-        Self { binding, spki_hash, state: Mutex::default() }
+        Self { binding, spki_hash, state: Mutex::default(), requests: watch::Sender::new(0) }
+    }
+
+    /// Counts a request as long as the guard lives.
+    pub(crate) fn request(self: &Arc<Self>) -> InRequest {
+        self.requests.send_modify(|requests| *requests += 1);
+        InRequest(Arc::clone(self))
+    }
+
+    /// Returns when there was no request for `duration`.
+    pub(crate) async fn idle_for(&self, duration: Duration) {
+        let mut requests = self.requests.subscribe();
+        loop {
+            // The sender lives in `self`, so neither wait can fail.
+            let _ = requests.wait_for(|requests| *requests == 0).await;
+            if tokio::time::timeout(duration, requests.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes a proof of a right.
@@ -37,6 +67,9 @@ impl Connection {
         verify_capability(labels::PROVE, key, &bytes, &proof.signature)
             .map_err(|_| ErrorCode::RightRefused)?;
         let mut state = self.state();
+        if state.proven.contains(&(proof.space, proof.right)) {
+            return Ok(());
+        }
         if state.proven.len() >= limits::RIGHTS_PER_CONNECTION_MAX {
             return Err(ErrorCode::QuotaFull);
         }

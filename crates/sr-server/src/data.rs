@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use sr_crypto::{CryptoRng, Secret32, SigningKey};
-use sr_store::{Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError};
+use sr_store::{DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError};
 use sr_wire::{Card, Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
 use thiserror::Error;
 
@@ -20,8 +20,8 @@ use crate::Stores;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// Its identity key is damaged.
-    #[error("the server's identity key is damaged: {0} must hold exactly 32 bytes", IDENTITY_FILE)]
+    /// Its identity key is damaged, or missing beside a database.
+    #[error("the server's identity key, {0}, is missing or damaged", IDENTITY_FILE)]
     Identity,
     /// A file could not be read or written.
     #[error("the data directory can't be used")]
@@ -37,7 +37,11 @@ pub enum DataError {
     Store(#[from] StoreError),
 }
 
-/// An open data directory; it stays locked as long as this lives.
+/// Keeps other servers away from a data directory as long as it lives.
+#[derive(Debug)]
+pub struct DataLock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// An open data directory.
 #[derive(Debug)]
 pub struct DataDir {
     /// Identity of the server.
@@ -46,7 +50,8 @@ pub struct DataDir {
     pub stores: Stores,
     /// Whether this call made the directory's server.
     pub is_new: bool,
-    _lock: File,
+    /// Held as long as the server runs.
+    pub lock: DataLock,
 }
 
 impl DataDir {
@@ -62,17 +67,21 @@ impl DataDir {
             .mode(0o600)
             .open(dir.join(LOCK_FILE))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DataError::Locked)?;
+        sr_store::check_files(dir)?;
         let is_new = !dir.join(IDENTITY_FILE).exists();
-        // The dictionary is checked before anything is made or deleted.
-        let meta = Sqlite::open(dir)?;
+        if is_new && dir.join(DATABASE_FILE).exists() {
+            // A new identity beside old data would look like an attack to every client.
+            return Err(DataError::Identity);
+        }
         if is_new {
             write_identity(dir, &Secret32::random(rng))?;
         }
         let identity = read_identity(dir)?;
+        let meta = Sqlite::open(dir)?;
         let blobs = Files::open(dir)?;
         sr_store::sweep(&meta, &blobs)?;
         let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(blobs) };
-        Ok(Self { identity, stores, is_new, _lock: lock })
+        Ok(Self { identity, stores, is_new, lock: DataLock(lock) })
     }
 }
 

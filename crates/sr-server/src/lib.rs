@@ -11,6 +11,6 @@ mod pack;
 mod routes;
 mod server;
 
-pub use data::{DataDir, DataError, add_invite};
+pub use data::{DataDir, DataError, DataLock, add_invite};
 pub use listen::{Channel, Handshake, Io, Listen, TlsListener};
 pub use server::{Clock, Server, Stores};

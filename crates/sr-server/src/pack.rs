@@ -1,91 +1,107 @@
-//! The routes that move packs.
+//! The routes that move packs. No pack is ever whole in memory, and no thread waits for a client.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use sr_store::{BlobWriter, StoreError};
 use sr_wire::{
     PackId, Right, SpaceId,
     api::{ErrorCode, PACK_PUT_PREFIX_LEN, PackGet, PackHave, PackMissing},
     decode, encode, limits,
 };
-use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
     Server,
-    connection::Connection,
+    connection::{Connection, InRequest},
     routes::{Refusal, blocking},
 };
 
 /// A client that sends nothing for this long is given up.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Frames between the network and the disk: what one slow disk holds in memory for one pack.
-const FRAMES_AHEAD: usize = 16;
+/// What is collected before it is written, and read before it is sent.
+const PIECE_LEN: usize = limits::SLOT_LEN;
 
-/// Stores a pack as it arrives: at no time is it whole in memory.
+/// Stores a pack as it arrives.
 pub(crate) async fn put(
     server: &Arc<Server>,
     connection: &Connection,
     mut body: Incoming,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut prefix = Vec::new();
-    let mut rest = Bytes::new();
-    while prefix.len() < PACK_PUT_PREFIX_LEN {
-        let mut frame = next_frame(&mut body).await?.ok_or(ErrorCode::Malformed)?;
-        let wanted = (PACK_PUT_PREFIX_LEN - prefix.len()).min(frame.len());
-        prefix.extend_from_slice(&frame.split_to(wanted));
-        rest = frame;
+    let mut piece = Vec::with_capacity(PIECE_LEN);
+    while piece.len() < PACK_PUT_PREFIX_LEN {
+        piece.extend_from_slice(&next_frame(&mut body).await?.ok_or(ErrorCode::Malformed)?);
     }
-    let (space, pack) = prefix.split_at(SpaceId::LEN);
-    let space = SpaceId::from_slice(space).ok_or(ErrorCode::Malformed)?;
-    let pack = PackId::from_slice(pack).ok_or(ErrorCode::Malformed)?;
+    let space = SpaceId::from_slice(&piece[..SpaceId::LEN]).ok_or(ErrorCode::Malformed)?;
+    let pack = PackId::from_slice(&piece[SpaceId::LEN..PACK_PUT_PREFIX_LEN])
+        .ok_or(ErrorCode::Malformed)?;
+    piece.drain(..PACK_PUT_PREFIX_LEN);
     connection.require(space, Right::Append)?;
 
-    let (frames, received) = mpsc::channel(FRAMES_AHEAD);
-    let for_disk = Arc::clone(server);
-    let stored = tokio::spawn(blocking(move || store(&for_disk, space, pack, received)));
-    let mut len = 0;
-    let mut whole = false;
-    let mut next = Some(rest);
-    while let Some(frame) = next {
+    let receiving = Arc::new(Receiving::start(server, pack)?);
+    let for_disk = Arc::clone(&receiving);
+    let mut writer = blocking(move || for_disk.begin()).await?;
+    let mut len = piece.len();
+    while let Some(frame) = next_frame(&mut body).await? {
         len += frame.len();
-        if len > limits::PACK_LEN_MAX || frames.send(Frame::Bytes(frame)).await.is_err() {
-            break;
+        if len > limits::PACK_LEN_MAX {
+            return Err(ErrorCode::Malformed.into());
         }
-        next = match next_frame(&mut body).await {
-            Ok(frame) => {
-                whole = frame.is_none();
-                frame
-            }
-            Err(_) => break,
-        };
+        piece.extend_from_slice(&frame);
+        if piece.len() >= PIECE_LEN {
+            (writer, piece) = blocking(move || write(writer, piece)).await?;
+        }
     }
-    if whole && limits::PACK_SIZES.contains(&len) {
-        let _ = frames.send(Frame::End).await;
+    if !limits::PACK_SIZES.contains(&len) {
+        return Err(ErrorCode::Malformed.into());
     }
-    drop(frames);
-    stored.await.map_err(|_| ErrorCode::Internal)??;
+    blocking(move || {
+        let (writer, _) = write(writer, piece)?;
+        receiving.finish(writer, space, len)
+    })
+    .await?;
     Ok(Vec::new())
 }
 
 /// Returns slots of a pack, after the pack's whole length.
-pub(crate) fn get(
-    server: &Server,
+pub(crate) async fn get(
+    server: &Arc<Server>,
     connection: &Connection,
-    body: &[u8],
-) -> Result<Vec<u8>, Refusal> {
-    let request: PackGet = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    request: Bytes,
+    in_request: InRequest,
+) -> Result<ReplyBody, Refusal> {
+    let request: PackGet = decode("request", &request, limits::MESSAGE_LEN_MAX)?;
     connection.require(request.space, Right::Read)?;
-    let len = server.stores.meta.pack_len(request.space, request.pack)?;
-    let first = usize::from(request.first) * limits::SLOT_LEN;
-    let end = (usize::from(request.last) + 1) * limits::SLOT_LEN;
-    let wanted = end.min(len as usize).checked_sub(first).ok_or(ErrorCode::Malformed)?;
-    let bytes = server.stores.blobs.read(request.pack, first as u64, wanted)?;
-    let mut reply = len.to_be_bytes().to_vec();
-    reply.extend_from_slice(&bytes);
-    Ok(reply)
+    let for_disk = Arc::clone(server);
+    let (len, first) = blocking(move || {
+        let len = for_disk.stores.meta.pack_len(request.space, request.pack)? as usize;
+        // The first byte is read here, so that a missing blob is an answer and not a broken stream.
+        for_disk.stores.blobs.read(request.pack, 0, 1)?;
+        Ok((len, usize::from(request.first) * limits::SLOT_LEN))
+    })
+    .await?;
+    let end = len.min((usize::from(request.last) + 1) * limits::SLOT_LEN);
+    if first >= end {
+        return Err(ErrorCode::Malformed.into());
+    }
+    let header = u32::try_from(len).map_err(|_| ErrorCode::Internal)?.to_be_bytes();
+    Ok(ReplyBody::Slots(Slots {
+        server: Arc::clone(server),
+        pack: request.pack,
+        header: Some(Bytes::copy_from_slice(&header)),
+        next: first,
+        end,
+        reading: None,
+        _in_request: in_request,
+    }))
 }
 
 /// Returns which of some packs this space does not have.
@@ -110,47 +126,64 @@ pub(crate) fn have(
     Ok(encode(&PackMissing { packs }))
 }
 
-enum Frame {
-    Bytes(Bytes),
-    /// The body ended where it should. Without it, nothing is kept.
-    End,
+/// The one connection that receives a pack, as long as this lives.
+struct Receiving {
+    server: Arc<Server>,
+    pack: PackId,
 }
 
-fn store(
-    server: &Server,
-    space: SpaceId,
-    pack: PackId,
-    mut frames: mpsc::Receiver<Frame>,
-) -> Result<(), Refusal> {
-    if server.stores.meta.has_pack(pack)? {
-        return Err(ErrorCode::Exists.into());
-    }
-    let mut writer: Box<dyn BlobWriter> = server.stores.blobs.begin()?;
-    let mut len = 0;
-    while let Some(frame) = frames.blocking_recv() {
-        match frame {
-            Frame::Bytes(bytes) => {
-                len += bytes.len();
-                writer.write(&bytes)?;
-            }
-            Frame::End => {
-                match writer.finish(pack) {
-                    // Another connection is storing it: it is not there until its record is.
-                    Err(StoreError::Exists) if !server.stores.meta.has_pack(pack)? => {
-                        return Err(ErrorCode::Busy.into());
-                    }
-                    finished => finished?,
-                }
-                let len = u32::try_from(len).map_err(|_| ErrorCode::Malformed)?;
-                let added = server.stores.meta.add_pack(space, pack, len, &server.caps);
-                if added.is_err() {
-                    server.stores.blobs.delete(pack)?;
-                }
-                return added.map_err(Refusal::from);
-            }
+impl Receiving {
+    fn start(server: &Arc<Server>, pack: PackId) -> Result<Self, ErrorCode> {
+        let mut all = server.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.insert(pack) {
+            return Err(ErrorCode::Busy);
         }
+        Ok(Self { server: Arc::clone(server), pack })
     }
-    Err(ErrorCode::Malformed.into())
+
+    fn begin(&self) -> Result<Box<dyn BlobWriter>, Refusal> {
+        let stores = &self.server.stores;
+        if stores.meta.has_pack(self.pack)? {
+            return Err(ErrorCode::Exists.into());
+        }
+        // A blob without a record was never acknowledged: a store failed in between.
+        stores.blobs.delete(self.pack)?;
+        Ok(stores.blobs.begin()?)
+    }
+
+    /// Makes the blob durable, then its record. When the record fails, the blob stays: it is not
+    /// known whether the record will be there after all, and `begin` and `sweep` delete it if not.
+    fn finish(
+        &self,
+        writer: Box<dyn BlobWriter>,
+        space: SpaceId,
+        len: usize,
+    ) -> Result<(), Refusal> {
+        let len = u32::try_from(len).map_err(|_| ErrorCode::Malformed)?;
+        writer.finish(self.pack)?;
+        let stores = &self.server.stores;
+        let added = stores.meta.add_pack(space, self.pack, len, &self.server.caps);
+        if matches!(added, Err(StoreError::QuotaFull | StoreError::NotFound)) {
+            stores.blobs.delete(self.pack)?;
+        }
+        Ok(added?)
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        let mut all = self.server.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.pack);
+    }
+}
+
+fn write(
+    mut writer: Box<dyn BlobWriter>,
+    mut piece: Vec<u8>,
+) -> Result<(Box<dyn BlobWriter>, Vec<u8>), Refusal> {
+    writer.write(&piece)?;
+    piece.clear();
+    Ok((writer, piece))
 }
 
 async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
@@ -163,5 +196,82 @@ async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
             },
             _ => return Err(ErrorCode::Malformed.into()),
         }
+    }
+}
+
+/// The body of an answer.
+pub(crate) enum ReplyBody {
+    /// Few bytes.
+    Whole(Full<Bytes>),
+    /// Slots of a pack, read as the client takes them.
+    Slots(Slots),
+}
+
+/// Slots of a pack that are being sent; one is in memory at a time.
+pub(crate) struct Slots {
+    server: Arc<Server>,
+    pack: PackId,
+    header: Option<Bytes>,
+    next: usize,
+    end: usize,
+    reading: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
+    _in_request: InRequest,
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Whole(full) => Pin::new(full)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Slots(slots) => slots.poll_frame(context),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(full) => full.size_hint(),
+            Self::Slots(_) => SizeHint::default(),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(full) if full.is_end_stream())
+    }
+}
+
+impl Slots {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(header) = self.header.take() {
+            return Poll::Ready(Some(Ok(Frame::data(header))));
+        }
+        if self.next >= self.end {
+            return Poll::Ready(None);
+        }
+        let len = PIECE_LEN.min(self.end - self.next);
+        let (server, pack, offset) = (&self.server, self.pack, self.next as u64);
+        let reading = self.reading.get_or_insert_with(|| {
+            let server = Arc::clone(server);
+            spawn_blocking(move || server.stores.blobs.read(pack, offset, len))
+        });
+        let Poll::Ready(read) = Pin::new(reading).poll(context) else { return Poll::Pending };
+        self.reading = None;
+        // A pack that is cut off or unreadable is sent as far as it goes: the client then names the
+        // files concerned, where a broken stream would only look like a bad network.
+        let bytes = read.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_else(|error| {
+            self.server.report(&error);
+            Vec::new()
+        });
+        self.next = if bytes.len() == len { self.next + len } else { self.end };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(bytes)))))
     }
 }

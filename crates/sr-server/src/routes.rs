@@ -13,9 +13,13 @@ use sr_wire::{
     decode, encode, limits, voucher_hash,
 };
 
-use crate::{Server, connection::Connection, pack};
+use crate::{
+    Server,
+    connection::Connection,
+    pack::{self, ReplyBody},
+};
 
-pub(crate) type Reply = Response<Full<Bytes>>;
+pub(crate) type Reply = Response<ReplyBody>;
 
 /// Answers one request.
 pub(crate) async fn handle(
@@ -23,20 +27,25 @@ pub(crate) async fn handle(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Reply, Infallible> {
+    let in_request = connection.request();
     let (parts, body) = request.into_parts();
     let done = match (&parts.method, parts.uri.path()) {
-        (&Method::POST, api::PACK_PUT) => pack::put(&server, &connection, body).await,
+        (&Method::POST, api::PACK_PUT) => pack::put(&server, &connection, body).await.map(ok),
+        (&Method::POST, api::PACK_GET) => match small(body).await {
+            Ok(body) => pack::get(&server, &connection, body, in_request).await.map(Response::new),
+            Err(refusal) => Err(refusal),
+        },
         (&Method::POST, path) => match small(body).await {
             Ok(body) => {
                 let path = path.to_owned();
                 let server = Arc::clone(&server);
-                blocking(move || dispatch(&server, &connection, &path, &body)).await
+                blocking(move || dispatch(&server, &connection, &path, &body)).await.map(ok)
             }
             Err(refusal) => Err(refusal),
         },
         _ => Err(ErrorCode::Version.into()),
     };
-    Ok(done.map_or_else(|refusal| refuse(&server, refusal), ok))
+    Ok(done.unwrap_or_else(|refusal| refuse(&server, refusal)))
 }
 
 /// Why a request is not done: a code of the protocol, or a failing store.
@@ -83,7 +92,6 @@ fn dispatch(
         api::CARD => Ok(server.card_response(connection.spki_hash)),
         api::SPACE_CREATE => create_space(server, connection, body),
         api::RIGHT_PROVE => prove(server, connection, body),
-        api::PACK_GET => pack::get(server, connection, body),
         api::PACK_HAVE => pack::have(server, connection, body),
         api::HEAD_READ => read_head(server, connection, body),
         api::HEAD_SWAP => swap_head(server, connection, body),
@@ -155,7 +163,7 @@ async fn small(body: Incoming) -> Result<Bytes, Refusal> {
 }
 
 fn ok(body: Vec<u8>) -> Reply {
-    Response::new(Full::new(Bytes::from(body)))
+    Response::new(ReplyBody::Whole(Full::new(Bytes::from(body))))
 }
 
 fn refuse(server: &Server, refusal: Refusal) -> Reply {
@@ -170,7 +178,7 @@ fn refuse(server: &Server, refusal: Refusal) -> Reply {
         }
     };
     let body = ErrorBody { code, message: message(code).as_bytes().to_vec().into() };
-    let mut reply = Response::new(Full::new(Bytes::from(encode(&body))));
+    let mut reply = ok(encode(&body));
     *reply.status_mut() = status(code);
     reply
 }

@@ -1,12 +1,16 @@
 //! The server as a whole: it accepts channels and serves each.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sr_crypto::{Hash, SigningKey};
 use sr_store::{BlobStore, Caps, MetaStore};
-use sr_wire::{Card, CardResponse, SignedCard, TlsKey, encode, labels, limits};
+use sr_wire::{Card, CardResponse, PackId, SignedCard, TlsKey, encode, labels, limits};
 use tokio::sync::Semaphore;
 
 use crate::{Channel, Listen, connection::Connection, routes};
@@ -15,9 +19,12 @@ use crate::{Channel, Listen, connection::Connection, routes};
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// How long the identity key vouches for a TLS key: a client asks at each connection.
-const TLS_KEY_VALID_S: u64 = 86_400;
+/// Long enough that a client's wrong clock accuses nobody.
+const TLS_KEY_VALID_S: u64 = 30 * 86_400;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A connection without a request for this long makes room for another.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,6 +48,8 @@ pub struct Server {
     pub(crate) stores: Stores,
     pub(crate) identity: SigningKey,
     pub(crate) caps: Caps,
+    /// Packs that are being received: one connection at a time writes an id.
+    pub(crate) receiving: Mutex<HashSet<PackId>>,
     card: SignedCard,
     clock: Clock,
     report: Box<dyn Fn(&str) + Send + Sync>,
@@ -58,7 +67,7 @@ impl Server {
         report: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let card = SignedCard::sign(Card::first(identity.public_key()), &identity);
-        Self { stores, identity, caps, card, clock, report }
+        Self { stores, identity, caps, receiving: Mutex::default(), card, clock, report }
     }
 
     /// Returns the server's card.
@@ -97,10 +106,11 @@ impl Server {
 
     async fn serve_channel(self: Arc<Self>, channel: Channel, spki_hash: Hash) {
         let connection = Arc::new(Connection::new(channel.binding, spki_hash));
+        let idle = Arc::clone(&connection);
         let service = service_fn(move |request| {
             routes::handle(Arc::clone(&self), Arc::clone(&connection), request)
         });
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
@@ -108,8 +118,12 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(4096)
-            .serve_connection(TokioIo::new(channel.io), service)
-            .await;
+            .serve_connection(TokioIo::new(channel.io), service);
+        // However it ends, a connection's end is no failure of the server.
+        tokio::select! {
+            _ = served => {}
+            () = idle.idle_for(IDLE_MAX) => {}
+        }
     }
 
     pub(crate) fn card_response(&self, spki_hash: Hash) -> Vec<u8> {

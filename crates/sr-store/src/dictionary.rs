@@ -11,7 +11,7 @@ use sr_crypto::text;
 use crate::{StoreError, sqlite::connect};
 
 /// The database in a data directory.
-pub(crate) const DATABASE_FILE: &str = "strongroom.db";
+pub const DATABASE_FILE: &str = "strongroom.db";
 /// The seed of the server's identity key.
 pub const IDENTITY_FILE: &str = "identity.key";
 /// Held by the one process that serves a data directory.
@@ -62,7 +62,7 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
     entry(
         "heads",
         "head",
-        "newest head: a counter, the hash of the one before, 8 KiB of ciphertext",
+        "newest head: a counter, a key generation, the hash of the one before, 8 KiB of ciphertext",
         "until the next head",
     ),
     entry("packs", "pack", "random id that the client chose", "until it is pruned"),
@@ -87,6 +87,12 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
         "life of the server",
     ),
     entry(FILE, "strongroom.db-wal", "journal of the database", "until it is folded in"),
+    entry(
+        FILE,
+        "strongroom.db-journal",
+        "journal of the database, before -wal is in use",
+        "seconds",
+    ),
     entry(FILE, "strongroom.db-shm", "index of the journal", "while the server runs"),
     entry(
         FILE,
@@ -168,7 +174,9 @@ pub(crate) fn check_schema(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Refuses a data directory with a file that is not in the dictionary.
-pub(crate) fn check_files(dir: &Path) -> Result<(), StoreError> {
+///
+/// **Errors** [`StoreError::NotInDictionary`], [`StoreError::Failed`].
+pub fn check_files(dir: &Path) -> Result<(), StoreError> {
     let top: Vec<&str> = DICTIONARY
         .iter()
         .filter(|e| e.table == FILE)
@@ -185,8 +193,10 @@ pub(crate) fn check_files(dir: &Path) -> Result<(), StoreError> {
                     return Err(unknown(&format!("packs/{folder}")));
                 }
                 each_name(path, &mut |file, _| match file.parse::<sr_wire::PackId>() {
-                    Ok(_) => Ok(()),
-                    Err(_) => Err(unknown(&format!("packs/{folder}/{file}"))),
+                    Ok(id) if id.to_string() == file && text::to_hex(&id.0[..1]) == folder => {
+                        Ok(())
+                    }
+                    _ => Err(unknown(&format!("packs/{folder}/{file}"))),
                 })
             }),
             "incoming" => each_name(path, &mut |file, _| match file.parse::<u64>() {

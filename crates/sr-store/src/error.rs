@@ -41,12 +41,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Makes an error of an I/O error met while `doing`.
+    /// Makes an error of an I/O error met while `doing`. Whether a missing or existing file means a
+    /// missing or existing pack, only the caller knows.
     pub fn io(doing: &'static str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            io::ErrorKind::NotFound => Self::NotFound,
-            io::ErrorKind::AlreadyExists => Self::Exists,
             _ => Self::Failed { doing, source: source.into() },
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -34,12 +34,23 @@ impl Files {
         let doing = "opening the directory of packs";
         fs::create_dir_all(&packs).map_err(|e| StoreError::io(doing, e))?;
         match fs::remove_dir_all(&incoming) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(StoreError::io(doing, e));
             }
             _ => {}
         }
         fs::create_dir(&incoming).map_err(|e| StoreError::io(doing, e))?;
+        // All folders are there and durable before the first pack is acknowledged.
+        for first in 0..=u8::MAX {
+            match fs::create_dir(packs.join(text::to_hex(&[first]))) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::io(doing, e));
+                }
+                _ => {}
+            }
+        }
+        sync_dir(&packs)?;
+        sync_dir(dir)?;
         Ok(Self { packs, incoming, counter: AtomicU64::new(0) })
     }
 
@@ -58,7 +69,10 @@ impl BlobStore for Files {
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let doing = "reading a pack";
-        let file = File::open(self.path(pack)).map_err(|e| StoreError::io(doing, e))?;
+        let file = File::open(self.path(pack)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::NotFound,
+            _ => StoreError::io(doing, e),
+        })?;
         let size = file.metadata().map_err(|e| StoreError::io(doing, e))?.len();
         let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len.min(left)];
@@ -68,7 +82,7 @@ impl BlobStore for Files {
 
     fn delete(&self, pack: PackId) -> Result<(), StoreError> {
         match fs::remove_file(self.path(pack)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io("deleting a pack", e))
             }
             _ => Ok(()),
@@ -106,16 +120,14 @@ impl BlobWriter for FileWriter {
         self.file.set_modified(today()).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
         let folder = self.packs.join(text::to_hex(&pack.0[..1]));
-        let is_new = match fs::create_dir(&folder) {
-            Ok(()) => true,
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(e) => return Err(failed(e)),
-        };
         let path = folder.join(pack.to_string());
-        renameat_with(CWD, &self.path, CWD, &path, RenameFlags::NOREPLACE)
-            .map_err(|e| failed(e.into()))?;
-        sync_dir(&folder)?;
-        if is_new { sync_dir(&self.packs) } else { Ok(()) }
+        renameat_with(CWD, &self.path, CWD, &path, RenameFlags::NOREPLACE).map_err(
+            |e| match e {
+                rustix::io::Errno::EXIST => StoreError::Exists,
+                e => failed(e.into()),
+            },
+        )?;
+        sync_dir(&folder)
     }
 }
 

@@ -12,7 +12,8 @@ mod memory;
 mod sqlite;
 
 pub use dictionary::{
-    DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE, LOCK_FILE, disclose,
+    DATABASE_FILE, DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE,
+    LOCK_FILE, check_files, disclose,
 };
 pub use error::StoreError;
 pub use faulty::Faulty;

@@ -157,7 +157,10 @@ pub fn open(
     let (bytes, signature) = split(&plain).map_err(|_| altered)?;
     let head: Head = decode("head", &bytes, HEAD_LEN).map_err(|_| altered)?;
     let outside = (head.seq, head.previous, head.generation);
-    if head.vault != keys.vault() || outside != (sealed.seq, sealed.previous, sealed.generation) {
+    if head.vault != keys.vault()
+        || head.generation != GENERATION
+        || outside != (sealed.seq, sealed.previous, sealed.generation)
+    {
         return Err(altered);
     }
     let signer = device_id(device_public);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sr_crypto::COMMITMENT_LEN;
+use sr_keys::GENERATION;
 use sr_wire::{Malformed, PackId, decode, encode, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -76,8 +77,9 @@ impl Index {
     /// **Errors** [`Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let index: Self = decode("index", bytes, INDEX_LEN_MAX)?;
-        let blocks = index.packs.iter().flat_map(|pack| &pack.blocks);
-        if blocks.into_iter().all(IndexBlock::is_valid) {
+        let mut blocks = index.packs.iter().flat_map(|pack| &pack.blocks);
+        let generations_ok = index.packs.iter().all(|pack| pack.generation == GENERATION);
+        if generations_ok && blocks.all(IndexBlock::is_valid) {
             Ok(index)
         } else {
             Err(Malformed { what: "index" })
@@ -266,6 +268,9 @@ mod tests {
         refused(|b| b.kind = Kind::Manifest);
         refused(|b| b.chunks[0].len = 0);
         refused(|b| b.chunks[0].len = u32::MAX);
+        let mut future = index(block(&[(1, 10)]));
+        future.packs[0].generation = 1;
+        assert!(Index::parse(&future.to_bytes()).is_err());
         let mut bytes = index(block(&[(1, 10)])).to_bytes();
         bytes.push(0);
         assert!(Index::parse(&bytes).is_err());

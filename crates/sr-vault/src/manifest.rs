@@ -49,7 +49,7 @@ pub struct IndexRef {
     pub raw_len: u32,
     /// Commitment in the pack's header.
     pub commitment: [u8; 32],
-    /// `H("index-set", raw bytes)`.
+    /// `H("index", raw bytes)`.
     pub hash: Hash,
 }
 
@@ -117,7 +117,7 @@ impl Manifest {
 /// Returns the hash by which an [`IndexRef`] names an index's raw bytes.
 #[must_use]
 pub fn index_hash(raw: &[u8]) -> Hash {
-    hash(labels::INDEX_SET, &[raw])
+    hash(labels::INDEX, &[raw])
 }
 
 #[cfg(test)]

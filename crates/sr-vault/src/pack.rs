@@ -20,7 +20,7 @@ const MAGIC: &[u8; 8] = b"srpack\x001";
 const SUITE: u16 = 1;
 /// Bytes of the table for one blob, and of the table's frame.
 const ENTRY_LEN: usize = 9;
-const TABLE_FRAME_LEN: usize = 8;
+const TABLE_FRAME_LEN: usize = 4;
 /// Blobs of one pack: a table of 9-byte entries then stays below 64 KiB.
 pub const BLOBS_MAX: usize = 4096;
 
@@ -292,6 +292,9 @@ impl OpenSlots {
 /// Cuts what is left at the end of a run into packs: 4 MiB, then 1 MiB, then 256 KiB, the last one
 /// as small as it can be. Returns the blobs of each pack, as indices into `lens`; the last pack has
 /// room for `reserve` bytes more.
+///
+/// Blobs and reserve together fit into one pack of the largest class, and there are at most
+/// [`BLOBS_MAX`] less a few of them.
 ///
 /// The operator learns the total of a run to about a quarter and no blob's length.
 #[must_use]

@@ -109,10 +109,11 @@ pub fn voucher_hash(voucher: &Hash) -> Hash {
 
 fn check_address(address: &str) -> Result<(), InviteError> {
     let (host, port) = address.rsplit_once(':').ok_or(InviteError::Address)?;
-    let host_ok = !host.is_empty()
+    let host_ok = !matches!(host, "" | "[]")
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b))
         && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
-    let port_ok = port.parse::<u16>().is_ok_and(|p| p != 0);
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let port_ok = digits && port.parse::<u16>().is_ok_and(|p| p != 0);
     if host_ok && port_ok { Ok(()) } else { Err(InviteError::Address) }
 }
 
@@ -159,7 +160,9 @@ mod tests {
     #[test]
     fn bad_addresses_are_refused() {
         let code = invite("h:1").to_string().split_off("strongroom1:h:1:".len());
-        for address in ["h", ":1", "h:0", "h:70000", "a b:1", "::1:7443", "h:x", "h/x:1"] {
+        for address in
+            ["h", ":1", "h:0", "h:70000", "a b:1", "::1:7443", "h:x", "h/x:1", "h:+1", "[]:1"]
+        {
             let text = format!("strongroom1:{address}:{code}");
             assert_eq!(text.parse::<Invite>(), Err(InviteError::Address), "{text}");
         }

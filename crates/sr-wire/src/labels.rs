@@ -38,6 +38,8 @@ labels! {
     HEAD_NONCE = "head-nonce";
     /// Device's signature over a head.
     HEAD_SIGN = "head-sign";
+    /// Hash of an index.
+    INDEX = "index";
     /// Root of a head's set of indexes.
     INDEX_SET = "index-set";
     /// Two bytes that catch a mistyped invite.

@@ -1,1 +1,68 @@
-fn main() {}
+//! The one binary: commands, output, wiring.
+//!
+//! stdout has the result, stderr progress and notes. Exit codes and the JSON of every command are a
+//! contract; `docs/errors.md` lists both.
+
+mod args;
+mod backup;
+#[cfg(feature = "server")]
+mod demo;
+mod failure;
+mod interrupt;
+mod output;
+#[cfg(feature = "server")]
+mod server;
+mod status;
+mod terminal;
+
+use std::process::ExitCode;
+
+use args::{Args, BackupCommand, Command};
+use clap::{CommandFactory, Parser};
+use output::{Done, Output};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = Output { json: args.json, quiet: args.quiet };
+    output.finish(run(&args, &output))
+}
+
+fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
+    match &args.command {
+        Command::Backup(backup) => match backup {
+            BackupCommand::Add { path } => backup::add(args, path),
+            BackupCommand::Ls => backup::ls(args),
+            BackupCommand::Now { folder, .. } => backup::now(args, output, folder.as_deref()),
+            BackupCommand::Restore { what, to, in_place } => {
+                backup::restore(args, output, what, to.as_deref(), *in_place)
+            }
+            BackupCommand::Snapshots => backup::snapshots(args),
+            BackupCommand::Verify { read_data } => backup::verify(args, output, *read_data),
+        },
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "strongroom", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            Ok(Done::new(script.trim_end().to_owned(), serde_json::json!({ "script": script })))
+        }
+        #[cfg(feature = "server")]
+        Command::Demo { dir } => demo::run(output, dir.as_deref()),
+        Command::Join { invite, name, device_name } => {
+            status::join(args, invite, name.as_deref(), device_name.as_deref())
+        }
+        #[cfg(feature = "server")]
+        Command::Operator(args::OperatorCommand::Disclose { data, .. }) => {
+            server::disclose(data.as_deref())
+        }
+        #[cfg(feature = "server")]
+        Command::Server(command) => match command {
+            args::ServerCommand::Up { data, listen } => {
+                server::up(output, data.as_deref(), *listen)
+            }
+            args::ServerCommand::Invite { data, address } => {
+                server::invite(data.as_deref(), address)
+            }
+        },
+        Command::Status => status::status(args),
+    }
+}

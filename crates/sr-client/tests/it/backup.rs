@@ -216,7 +216,7 @@ fn a_profile_is_used_by_one_run_at_a_time_and_joined_once() {
     assert!(matches!(Client::open(&world.profile(), clock()), Err(ClientError::Locked)));
     drop(client);
     let invite = world.invite();
-    let again = Client::join(&world.profile(), &invite, "x", clock());
+    let again = Client::join(&world.profile(), &invite, None, "x", clock());
     assert!(matches!(again, Err(ClientError::AlreadyJoined)));
     let nobody = Client::open(&world.dir.path().join("nobody"), clock());
     assert!(matches!(nobody, Err(ClientError::NotJoined)));

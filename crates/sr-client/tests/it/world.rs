@@ -28,7 +28,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self::bare();
         let invite = world.invite();
-        Client::join(&world.profile(), &invite, "laptop", clock()).expect("joins");
+        Client::join(&world.profile(), &invite, None, "laptop", clock()).expect("joins");
         fs::create_dir(world.folder()).expect("makes");
         world.client().add_folder(&world.folder()).expect("adds");
         world

@@ -1,0 +1,174 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+const AUTOMATIC: &str = "\
+To back up by itself, one line of crontab (every hour):
+  7 * * * *  strongroom backup now --all --quiet
+or a systemd timer: put `ExecStart=strongroom backup now --all --quiet` into
+~/.config/systemd/user/strongroom.service, `OnCalendar=hourly` and `Persistent=true` into
+strongroom.timer beside it, then run `systemctl --user enable --now strongroom.timer`.";
+
+const RESTORE: &str = "\
+SNAPSHOT is `latest`, an id from `backup snapshots`, or the beginning of one. PATH is relative to the
+snapshot's folder, or absolute; with `latest`, an absolute path also chooses the folder.
+A folder's content goes into DIR; a file goes into DIR under its name. Files that are there with the
+same content stay; others of the same name are replaced.
+
+Examples:
+  strongroom backup restore latest --to /tmp/look
+  strongroom backup restore latest:/home/ana/thesis.tex --in-place";
+
+/// Backup that its operator cannot read, change or roll back unseen
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing when all is well
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Use another profile than `default`: its own server, keys and folders
+    #[arg(long, global = true, value_name = "NAME", default_value = "default", value_parser = profile_name)]
+    pub(crate) profile: String,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Back up, list and restore
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Try everything on this machine, and play the operator
+    ///
+    /// Runs a server and a client with throw-away keys, backs up a sample, or DIR, restores it, and
+    /// then tries as the operator to read, change, swap, roll back and hide. Nothing is left behind,
+    /// and DIR is only read.
+    #[cfg(feature = "server")]
+    Demo {
+        /// The folder to back up instead of the sample
+        dir: Option<PathBuf>,
+    },
+    /// Join a server with an invite
+    Join {
+        /// The line that `strongroom server up` printed
+        invite: String,
+        /// Your name, for your own eyes only
+        #[arg(long, value_name = "N")]
+        name: Option<String>,
+        /// The name of this device in your snapshots; the host name unless given
+        #[arg(long, value_name = "D")]
+        device_name: Option<String>,
+    },
+    /// Answer for what a server holds
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+    /// Run a server
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Show whether you are backed up; exit 3 when the newest snapshot is older than 3 days
+    Status,
+}
+
+/// `backup …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Add a folder to what is backed up
+    ///
+    /// Whoever can put a big file into the folder and watches the network learns whether that file
+    /// was stored before.
+    Add {
+        /// The folder
+        path: PathBuf,
+    },
+    /// List the folders that are backed up
+    Ls,
+    /// Back up now
+    #[command(after_help = AUTOMATIC)]
+    Now {
+        /// One folder; all of them unless given
+        folder: Option<PathBuf>,
+        /// All folders
+        #[arg(long, conflicts_with = "folder")]
+        all: bool,
+    },
+    /// Restore a snapshot, a folder or a file of it
+    #[command(after_help = RESTORE)]
+    Restore {
+        /// SNAPSHOT or SNAPSHOT:PATH
+        what: String,
+        /// Into this folder
+        #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+        to: Option<PathBuf>,
+        /// To where it was
+        #[arg(long, conflicts_with = "to")]
+        in_place: bool,
+    },
+    /// List the snapshots, oldest first
+    Snapshots,
+    /// Check that everything can be had back
+    Verify {
+        /// Read all of it back, not only the lists
+        #[arg(long)]
+        read_data: bool,
+    },
+}
+
+/// `operator …`
+#[cfg(feature = "server")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Print everything that this server could hand over
+    Disclose {
+        /// All of it
+        #[arg(long, required = true)]
+        all: bool,
+        /// The server's data directory
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+/// `server …`
+#[cfg(feature = "server")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Run the server until Ctrl-C; the first time, make it and print an invite
+    Up {
+        /// The data directory; /var/lib/strongroom for root, else in ~/.local/share
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Where to listen
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7443")]
+        listen: std::net::SocketAddr,
+    },
+    /// Print a new invite; the server may be running
+    Invite {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Where clients reach the server; every address of this machine at port 7443 unless given
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Vec<String>,
+    },
+}
+
+fn profile_name(name: &str) -> Result<String, String> {
+    let ok = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if ok { Ok(name.to_owned()) } else { Err("letters, digits, - and _ only".into()) }
+}

@@ -1,0 +1,251 @@
+//! `backup …`
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sr_client::{BackupReport, RefusedFile, SnapshotInfo, Target};
+
+use crate::{
+    args::Args,
+    failure::{Failure, exit},
+    interrupt::end_on_ctrl_c,
+    output::{Done, Output, bytes, plural, printable, time},
+    status::client,
+    terminal::with_progress,
+};
+
+const SAFE: &str = "interrupted; run the same command again to go on";
+/// Lines of a list on a terminal; JSON has them all.
+const LINES_MAX: usize = 20;
+
+pub(crate) fn add(args: &Args, path: &Path) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let added = client.add_folder(path)?;
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let shown = shown(&path);
+    let text = if added {
+        format!("ok  {shown} will be backed up. Start now: strongroom backup now")
+    } else {
+        format!("ok  {shown} is backed up already")
+    };
+    Ok(Done::new(text, json!({ "path": path.to_string_lossy(), "added": added })))
+}
+
+pub(crate) fn ls(args: &Args) -> Result<Done, Failure> {
+    let folders = client(args)?.folders()?;
+    let lines: Vec<String> = folders.iter().map(|folder| shown(&folder.path)).collect();
+    let text = if lines.is_empty() {
+        "No folder is backed up yet. Add one: strongroom backup add PATH".into()
+    } else {
+        lines.join("\n")
+    };
+    let paths: Vec<Value> =
+        folders.iter().map(|folder| json!({ "path": folder.path.to_string_lossy() })).collect();
+    Ok(Done::new(text, json!({ "folders": paths })))
+}
+
+pub(crate) fn now(args: &Args, output: &Output, folder: Option<&Path>) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    end_on_ctrl_c(SAFE);
+    let server = client.server()?;
+    let reports = with_progress(output, &server, |progress| client.backup(folder, progress))?;
+    let lines: Vec<String> = reports.iter().map(report_line).collect();
+    let skipped = reports.iter().flat_map(|report| &report.skipped);
+    let warnings: Vec<String> =
+        skipped.map(|skipped| format!("{}: {}", shown(&skipped.path), skipped.why)).collect();
+    let data: Vec<Value> = reports.iter().map(report_json).collect();
+    let code = if warnings.is_empty() { 0 } else { exit::PARTLY };
+    Ok(Done::new(lines.join("\n"), json!({ "folders": data })).with_warnings(warnings, code))
+}
+
+pub(crate) fn snapshots(args: &Args) -> Result<Done, Failure> {
+    let snapshots = client(args)?.snapshots()?;
+    let lines: Vec<String> = snapshots.iter().map(snapshot_line).collect();
+    let text = if lines.is_empty() {
+        "There is no snapshot yet. Make one: strongroom backup now".into()
+    } else {
+        lines.join("\n")
+    };
+    let data: Vec<Value> = snapshots.iter().map(snapshot_json).collect();
+    Ok(Done::new(text, json!({ "snapshots": data })))
+}
+
+pub(crate) fn restore(
+    args: &Args,
+    output: &Output,
+    what: &str,
+    to: Option<&Path>,
+    in_place: bool,
+) -> Result<Done, Failure> {
+    let (which, path) = match what.split_once(':') {
+        Some((which, path)) => (which, Some(Path::new(path))),
+        None => (what, None),
+    };
+    let target = match to {
+        Some(to) if !in_place => Target::Folder(to.to_owned()),
+        _ => Target::InPlace,
+    };
+    let mut client = client(args)?;
+    end_on_ctrl_c(SAFE);
+    let server = client.server()?;
+    let report =
+        with_progress(output, &server, |progress| client.restore(which, path, &target, progress))?;
+    let place = to.map_or_else(|| "its place".into(), shown);
+    let mut text =
+        format!("Restored {}, {}, to {place}.", plural(report.files, "file"), bytes(report.bytes));
+    if !report.refused.is_empty() {
+        text.push_str(&format!(
+            "\nREFUSED: {}: what the server stores of them is not what was backed up. The rest is \
+             in place.",
+            plural(report.refused.len() as u64, "entry").replace("entrys", "entries")
+        ));
+    }
+    let warnings = refused_lines(output, report.refused.iter().chain(&report.failed));
+    let code = if !report.refused.is_empty() {
+        exit::SECURITY
+    } else if !report.failed.is_empty() {
+        exit::PARTLY
+    } else {
+        0
+    };
+    let data = json!({
+        "files": report.files,
+        "bytes": report.bytes,
+        "refused": refused_json(&report.refused),
+        "failed": refused_json(&report.failed),
+    });
+    Ok(Done::new(text, data).with_warnings(warnings, code))
+}
+
+pub(crate) fn verify(args: &Args, output: &Output, read_data: bool) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    end_on_ctrl_c(SAFE);
+    let server = client.server()?;
+    let report = with_progress(output, &server, |progress| client.verify(read_data, progress))?;
+    let whole = report.bad_packs.is_empty() && report.files.is_empty();
+    let snapshots = plural(report.snapshots, "snapshot");
+    let how = if read_data {
+        format!("All content was read again just now: {}.", bytes(report.bytes_read))
+    } else {
+        "The lists were checked; `--read-data` also reads the content.".into()
+    };
+    let text = if report.snapshots == 0 {
+        "There is no snapshot yet. Make one: strongroom backup now".into()
+    } else if whole {
+        format!("{snapshots}: everything can be had back. {how}")
+    } else {
+        format!(
+            "REFUSED: of {snapshots}, {} can't be had back whole; {} stored are damaged or \
+             missing. {how}",
+            plural(report.files.len() as u64, "file"),
+            plural(report.bad_packs.len() as u64, "object"),
+        )
+    };
+    let warnings = refused_lines(output, report.files.iter());
+    let packs: Vec<Value> = report
+        .bad_packs
+        .iter()
+        .map(|(pack, why)| json!({ "pack": pack.to_string(), "why": why.to_string() }))
+        .collect();
+    let data = json!({
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "bytes_read": report.bytes_read,
+        "bad_packs": packs,
+        "files": refused_json(&report.files),
+    });
+    let code = if whole { 0 } else { exit::SECURITY };
+    Ok(Done::new(text, data).with_warnings(warnings, code))
+}
+
+fn report_line(report: &BackupReport) -> String {
+    let skipped = match report.skipped.len() as u64 {
+        0 => String::new(),
+        n => format!(
+            ", {} not as they are (listed below)",
+            plural(n, "entry").replace("entrys", "entries")
+        ),
+    };
+    format!(
+        "ok  {}: {}, {}; {} read{skipped}. Snapshot {}",
+        shown(&report.path),
+        plural(report.files, "file"),
+        bytes(report.bytes),
+        plural(report.files_read, "file"),
+        short(&report.snapshot.to_string()),
+    )
+}
+
+fn report_json(report: &BackupReport) -> Value {
+    let skipped: Vec<Value> = report
+        .skipped
+        .iter()
+        .map(|skipped| json!({ "path": skipped.path.to_string_lossy(), "why": skipped.why }))
+        .collect();
+    json!({
+        "path": report.path.to_string_lossy(),
+        "snapshot": report.snapshot.to_string(),
+        "files": report.files,
+        "bytes": report.bytes,
+        "files_read": report.files_read,
+        "skipped": skipped,
+    })
+}
+
+fn snapshot_line(snapshot: &SnapshotInfo) -> String {
+    let skipped = match snapshot.skipped {
+        0 => String::new(),
+        n => format!(", {n} skipped"),
+    };
+    format!(
+        "{}  {}  {}, {}{skipped}  {} on {}",
+        short(&snapshot.id.to_string()),
+        time(snapshot.time_s),
+        plural(snapshot.files, "file"),
+        bytes(snapshot.bytes),
+        shown(&snapshot.path),
+        printable(&snapshot.device),
+    )
+}
+
+fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
+    json!({
+        "id": snapshot.id.to_string(),
+        "time_s": snapshot.time_s,
+        "device": snapshot.device,
+        "path": snapshot.path.to_string_lossy(),
+        "files": snapshot.files,
+        "bytes": snapshot.bytes,
+        "skipped": snapshot.skipped,
+    })
+}
+
+fn refused_lines<'a>(
+    output: &Output,
+    refused: impl Iterator<Item = &'a RefusedFile>,
+) -> Vec<String> {
+    let mut lines: Vec<String> =
+        refused.map(|file| format!("{}: {}", shown(&file.path), file.why)).collect();
+    if !output.json && lines.len() > LINES_MAX {
+        let more = lines.len() - LINES_MAX;
+        lines.truncate(LINES_MAX);
+        lines.push(format!("and {more} more; --json lists them all"));
+    }
+    lines
+}
+
+fn refused_json(refused: &[RefusedFile]) -> Vec<Value> {
+    refused
+        .iter()
+        .map(|file| json!({ "path": file.path.to_string_lossy(), "why": file.why }))
+        .collect()
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// Eight characters and the letter suffice in commands.
+fn short(id: &str) -> &str {
+    id.get(..9).unwrap_or(id)
+}

@@ -1,0 +1,287 @@
+//! What a failing command says: what happened, what it means, what was done, what to do.
+
+use std::error::Error;
+
+use sr_client::ClientError;
+use sr_wire::{Misbehaviour, api::ErrorCode};
+
+/// Exit codes. They are published, tested and never reused.
+pub(crate) mod exit {
+    /// Failed; the error's code says why.
+    pub(crate) const FAILED: u8 = 1;
+    /// The command line.
+    pub(crate) const USAGE: u8 = 2;
+    /// Done in part.
+    pub(crate) const PARTLY: u8 = 3;
+    /// Not found.
+    pub(crate) const NOT_FOUND: u8 = 5;
+    /// Not in this state.
+    pub(crate) const CONFLICT: u8 = 6;
+    /// Not joined on this device.
+    pub(crate) const NOT_JOINED: u8 = 10;
+    /// Another run holds the lock.
+    pub(crate) const LOCKED: u8 = 11;
+    /// The server can't be reached.
+    pub(crate) const UNREACHABLE: u8 = 20;
+    /// The server refused: quota, rights, suspended.
+    pub(crate) const SERVER_REFUSED: u8 = 21;
+    /// Security refusal. Nothing was sent, nothing wrong was released.
+    pub(crate) const SECURITY: u8 = 30;
+    /// Local state damaged.
+    pub(crate) const STATE: u8 = 40;
+    /// Interrupted; the same command goes on.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// For programs.
+    pub(crate) code: &'static str,
+    /// The process's exit code.
+    pub(crate) exit: u8,
+    /// What happened.
+    pub(crate) title: String,
+    /// What it can mean.
+    pub(crate) meaning: &'static str,
+    /// What this program did.
+    pub(crate) did: &'static str,
+    /// What the reader can do.
+    pub(crate) next: Vec<String>,
+}
+
+const NOTHING_DONE: &str = "Nothing was changed.";
+const GOES_ON: &str = "What was stored stays; the same command goes on from there.";
+
+impl Failure {
+    pub(crate) fn usage(title: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            code: "USAGE",
+            exit: exit::USAGE,
+            title: title.into(),
+            meaning: "The command was not understood.",
+            did: NOTHING_DONE,
+            next: vec![next.into()],
+        }
+    }
+
+    pub(crate) fn failed(title: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            code: "FAILED",
+            exit: exit::FAILED,
+            title: title.into(),
+            meaning: "This machine or its disk did not do what was asked.",
+            did: GOES_ON,
+            next: vec![next.into()],
+        }
+    }
+
+    fn misbehaviour(misbehaviour: Misbehaviour) -> Self {
+        let rolled_back =
+            matches!(misbehaviour, Misbehaviour::HeadRolledBack | Misbehaviour::HeadForked);
+        let other_server =
+            matches!(misbehaviour, Misbehaviour::CardMismatch | Misbehaviour::TlsKeyUnsigned);
+        let (meaning, next) = if rolled_back {
+            (
+                "The server withholds your newest snapshots: its disk was put back to an older \
+                 state, by accident or on purpose.",
+                "Ask the operator what happened, over another channel. Until the newest state is \
+                 back, do not delete your own files.",
+            )
+        } else if other_server {
+            (
+                "Somebody stands between you and your server, or the server was made anew.",
+                "Ask the operator for a new invite over a channel you trust, and compare.",
+            )
+        } else {
+            (
+                "What the server sent is not what this device stored there.",
+                "Run `strongroom backup verify --read-data` to learn which files are concerned, \
+                 and back up again from this device.",
+            )
+        };
+        Self {
+            code: code_of(misbehaviour),
+            exit: exit::SECURITY,
+            title: misbehaviour.to_string(),
+            meaning,
+            did: "Refused. Nothing was sent, and nothing wrong was written.",
+            next: vec![next.to_owned()],
+        }
+    }
+
+    fn server_refused(code: ErrorCode, title: String) -> Self {
+        let next = match code {
+            ErrorCode::VoucherRefused => "Ask the operator for a new invite.",
+            ErrorCode::QuotaFull | ErrorCode::StorageFull => {
+                "Ask the operator for room; then run the same command again."
+            }
+            ErrorCode::Version => "Update the older of the two: this program, or the server.",
+            _ => "Run the same command again; if it stays, tell the operator.",
+        };
+        Self {
+            code: "SERVER_REFUSED",
+            exit: exit::SERVER_REFUSED,
+            title,
+            meaning: "The server is there and says no.",
+            did: GOES_ON,
+            next: vec![next.to_owned()],
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let title = with_causes(&error);
+        let make = |code, exit, meaning, did, next: &str| Self {
+            code,
+            exit,
+            title: title.clone(),
+            meaning,
+            did,
+            next: vec![next.to_owned()],
+        };
+        match error {
+            ClientError::Misbehaviour(misbehaviour) => Self::misbehaviour(misbehaviour),
+            ClientError::ServerRefused(code) => Self::server_refused(code, title),
+            ClientError::AlreadyJoined => make(
+                "ALREADY_JOINED",
+                exit::CONFLICT,
+                "A profile belongs to one server.",
+                NOTHING_DONE,
+                "For another server, use another profile: `strongroom --profile NAME join …`.",
+            ),
+            ClientError::FolderUnknown(_) => make(
+                "FOLDER_UNKNOWN",
+                exit::NOT_FOUND,
+                "Only folders that were added are backed up.",
+                NOTHING_DONE,
+                "Add it with `strongroom backup add PATH`; `strongroom backup ls` lists them.",
+            ),
+            ClientError::Keys(_) | ClientError::State { .. } => make(
+                "STATE_DAMAGED",
+                exit::STATE,
+                "The profile on this device can't be used. What is on the server is not touched.",
+                NOTHING_DONE,
+                "If the disk is full or not writable, mend that. Else put back a copy of the \
+                 profile's folder; without its key file nothing can be had back.",
+            ),
+            ClientError::StateNewer => make(
+                "STATE_NEWER",
+                exit::STATE,
+                "An older version must not write what a newer one made.",
+                NOTHING_DONE,
+                "Update this program.",
+            ),
+            ClientError::Locked => make(
+                "LOCKED",
+                exit::LOCKED,
+                "One run at a time keeps what this device remembers of the server right.",
+                NOTHING_DONE,
+                "Wait until the other run has ended.",
+            ),
+            ClientError::NotFound(_) => make(
+                "NOT_FOUND",
+                exit::NOT_FOUND,
+                "There is nothing by that name.",
+                NOTHING_DONE,
+                "`strongroom backup snapshots` and `strongroom backup ls` list what there is.",
+            ),
+            ClientError::NotJoined => make(
+                "NOT_JOINED",
+                exit::NOT_JOINED,
+                "This device has no keys and no server yet.",
+                NOTHING_DONE,
+                "Run `strongroom join INVITE` with the line that the server printed, or try \
+                 `strongroom demo` first.",
+            ),
+            ClientError::Unreachable { .. } => make(
+                "UNREACHABLE",
+                exit::UNREACHABLE,
+                "The server is down, or the network between is.",
+                GOES_ON,
+                "Check the network and run the same command again.",
+            ),
+            _ => make(
+                "FAILED",
+                exit::FAILED,
+                "This machine or its disk did not do what was asked.",
+                GOES_ON,
+                "Mend what the message names, then run the same command again.",
+            ),
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<sr_server::DataError> for Failure {
+    fn from(error: sr_server::DataError) -> Self {
+        use sr_server::DataError;
+        let title = with_causes(&error);
+        let (code, exit, next) = match error {
+            DataError::Locked => ("LOCKED", exit::LOCKED, "Stop the other server first."),
+            DataError::Missing => {
+                ("NOT_FOUND", exit::NOT_FOUND, "Name its directory with `--data DIR`.")
+            }
+            DataError::Store(sr_store::StoreError::NotFound) => {
+                ("NOT_FOUND", exit::NOT_FOUND, "Name its directory with `--data DIR`.")
+            }
+            DataError::Store(sr_store::StoreError::NotInDictionary { .. }) => (
+                "NOT_IN_DICTIONARY",
+                exit::STATE,
+                "Look at what it is and who put it there before you remove it.",
+            ),
+            _ => (
+                "SERVER_DATA",
+                exit::STATE,
+                "Check that the directory is readable, writable and not full.",
+            ),
+        };
+        Self {
+            code,
+            exit,
+            title,
+            meaning: "The server's data directory can't be used as it is.",
+            did: NOTHING_DONE,
+            next: vec![next.to_owned()],
+        }
+    }
+}
+
+/// Returns the stable code of a misbehaviour, for programs.
+pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
+    match misbehaviour {
+        Misbehaviour::PackAltered => "PACK_ALTERED",
+        Misbehaviour::PackSwapped => "PACK_SWAPPED",
+        Misbehaviour::PackMissing => "PACK_MISSING",
+        Misbehaviour::ChunkMismatch => "CHUNK_MISMATCH",
+        Misbehaviour::HeadAltered => "HEAD_ALTERED",
+        Misbehaviour::HeadRolledBack => "HEAD_ROLLED_BACK",
+        Misbehaviour::HeadForked => "HEAD_FORKED",
+        Misbehaviour::AnswerForged => "ANSWER_FORGED",
+        Misbehaviour::AnswerMismatch => "ANSWER_MISMATCH",
+        Misbehaviour::CardMismatch => "CARD_MISMATCH",
+        Misbehaviour::TlsKeyUnsigned => "TLS_KEY_UNSIGNED",
+        Misbehaviour::SnapshotSetMismatch => "SNAPSHOT_SET_MISMATCH",
+        Misbehaviour::IndexSetMismatch => "INDEX_SET_MISMATCH",
+        Misbehaviour::SignerUnknown => "SIGNER_UNKNOWN",
+        Misbehaviour::ObjectMalformed => "OBJECT_MALFORMED",
+        Misbehaviour::ResponseMalformed => "RESPONSE_MALFORMED",
+        _ => "MISBEHAVIOUR",
+    }
+}
+
+/// Returns an error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,235 @@
+//! `server …` and `operator disclose`.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+use sr_server::{DataDir, Server, TlsListener, add_invite};
+use sr_store::{Caps, DICTIONARY, Disclosure};
+use sr_wire::Invite;
+use tokio::runtime::Runtime;
+
+use crate::{
+    failure::Failure,
+    interrupt::end_on_ctrl_c,
+    output::{Done, Output, bytes, count, write_lines},
+    status::clock,
+};
+
+const DEFAULT_PORT: u16 = 7443;
+
+/// A server that runs in this process until it is dropped.
+pub(crate) struct Running {
+    runtime: Runtime,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Whether this start made it.
+    pub(crate) is_new: bool,
+    /// The nine characters by which people compare servers.
+    pub(crate) name: String,
+    _lock: sr_server::DataLock,
+}
+
+impl Running {
+    /// Starts the server of `dir`.
+    pub(crate) fn start(dir: &Path, listen: SocketAddr) -> Result<Self, Failure> {
+        let data = DataDir::open(dir, &mut os_rng())?;
+        let cannot_listen = |error: io::Error| {
+            Failure::failed(
+                format!("can't listen on {listen}: {error}"),
+                "Choose another with `--listen ADDR:PORT`; port 0 takes any that is free.",
+            )
+        };
+        let runtime = Runtime::new().map_err(cannot_listen)?;
+        let listener = runtime.block_on(TlsListener::bind(listen)).map_err(cannot_listen)?;
+        let address = listener.local_address().map_err(cannot_listen)?;
+        let report = |what: &str| write_lines(&mut io::stderr().lock(), &format!("error: {what}"));
+        let server =
+            Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report));
+        let name = server.card().short_name();
+        runtime.spawn(Arc::new(server).serve(listener));
+        Ok(Self { runtime, address, is_new: data.is_new, name, _lock: data.lock })
+    }
+
+    /// Stops it; what it acknowledged is durable.
+    pub(crate) fn stop(self) {
+        self.runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    }
+}
+
+pub(crate) fn up(
+    output: &Output,
+    data: Option<&Path>,
+    listen: SocketAddr,
+) -> Result<Done, Failure> {
+    let dir = data_dir(data)?;
+    let running = Running::start(&dir, listen)?;
+    let mut invites = Vec::new();
+    if running.is_new {
+        invites = add_invite(&dir, &reachable(running.address), &mut os_rng())?;
+    }
+    let made = if running.is_new { "made now" } else { "opened" };
+    output.note(&format!(
+        "ok  data directory   {} ({made})\n\
+         ok  server identity  {}   (this is what clients pin)\n\
+         ok  listening on     {}   Ctrl-C stops it",
+        dir.display(),
+        running.name,
+        running.address,
+    ));
+    if invites.is_empty() {
+        output.note("    For another device: strongroom server invite");
+    } else {
+        output.note(
+            "    One invite, in as many lines as this machine has addresses. Send the line whose \
+             address\n    the other side can reach, over a channel you trust:",
+        );
+    }
+    let lines: Vec<String> = invites.iter().map(Invite::to_string).collect();
+    if output.json {
+        let data = json!({ "data_dir": dir, "address": running.address.to_string(),
+            "server_name": running.name, "invites": lines });
+        let object = json!({ "ok": true, "v": 1, "data": data, "warnings": [] });
+        write_lines(&mut io::stdout().lock(), &object.to_string());
+    } else if !lines.is_empty() {
+        write_lines(&mut io::stdout().lock(), &lines.join("\n"));
+    }
+    wait_for_stop(&running)?;
+    running.stop();
+    output.note("stopped; everything that was acknowledged is on the disk");
+    Ok(Done::silent())
+}
+
+pub(crate) fn invite(data: Option<&Path>, addresses: &[String]) -> Result<Done, Failure> {
+    let dir = data_dir(data)?;
+    let everywhere = reachable(SocketAddr::new(IpAddr::from([0; 16]), DEFAULT_PORT));
+    let addresses = if addresses.is_empty() { &everywhere } else { addresses };
+    let invites = add_invite(&dir, addresses, &mut os_rng())?;
+    let lines: Vec<String> = invites.iter().map(Invite::to_string).collect();
+    for line in &lines {
+        line.parse::<Invite>().map_err(|error| {
+            Failure::usage(error.to_string(), "Write --address as HOST:PORT or [IPV6]:PORT.")
+        })?;
+    }
+    Ok(Done::new(lines.join("\n"), json!({ "invites": lines })))
+}
+
+pub(crate) fn disclose(data: Option<&Path>) -> Result<Done, Failure> {
+    let dir = data_dir(data)?;
+    let disclosure = sr_store::disclose(&dir).map_err(sr_server::DataError::from)?;
+    Ok(Done::new(disclosure_text(&disclosure), disclosure_json(&disclosure)))
+}
+
+fn wait_for_stop(running: &Running) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let waited = running.runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    });
+    // A second Ctrl-C ends the process even while connections are being closed.
+    end_on_ctrl_c("stopped at once");
+    waited.map_err(|error| {
+        Failure::failed(format!("can't wait for Ctrl-C: {error}"), "Start the server again.")
+    })
+}
+
+fn data_dir(data: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = data {
+        return Ok(dir.to_owned());
+    }
+    if geteuid().is_root() {
+        return Ok("/var/lib/strongroom".into());
+    }
+    let absolute = |var: &str| std::env::var_os(var).map(PathBuf::from).filter(|p| p.is_absolute());
+    let share = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    let none = || Failure::usage("there is no place for the server", "Name one: `--data DIR`.");
+    Ok(share.ok_or_else(none)?.join("strongroom/server"))
+}
+
+/// Returns where a server that listens on `address` can be reached: an address of its own, or every
+/// one of this machine but link-local ones.
+fn reachable(address: SocketAddr) -> Vec<String> {
+    let port = address.port();
+    if !address.ip().is_unspecified() {
+        return vec![address.to_string()];
+    }
+    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|interface| interface.ip())
+        .filter(|ip| match ip {
+            IpAddr::V4(v4) => !v4.is_link_local(),
+            IpAddr::V6(v6) => address.is_ipv6() && !v6.is_unicast_link_local(),
+        })
+        .collect();
+    // The loopback address last: it is good for trying only.
+    addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    addresses.retain(|ip| !(ip.is_loopback() && ip.is_ipv6()));
+    if addresses.is_empty() {
+        addresses.push(IpAddr::from([127, 0, 0, 1]));
+    }
+    addresses.into_iter().map(|ip| SocketAddr::new(ip, port).to_string()).collect()
+}
+
+fn disclosure_text(disclosure: &Disclosure) -> String {
+    let (packs, size) = disclosure.packs;
+    let mut text = format!(
+        "Everything that this server can hand over. It is of use to somebody who already knows \
+         which space belongs to whom; it can't tell them that, nor what any of it contains.\n\
+         It can't show whether a modified server keeps more than this one.\n\n\
+         {} packs of ciphertext, {}, in the files packs/XX/ID.\n",
+        count(packs),
+        bytes(size),
+    );
+    for table in &disclosure.tables {
+        text.push_str(&format!("\n{} ({} rows)\n", table.name, count(table.rows.len() as u64)));
+        for column in &table.columns {
+            text.push_str(&format!(
+                "  {}: {}; kept {}\n",
+                column.name, column.meaning, column.kept
+            ));
+        }
+        for row in &table.rows {
+            text.push_str(&format!("    {}\n", row.join("  ")));
+        }
+    }
+    text.push_str("\nfiles\n");
+    for entry in DICTIONARY.iter().filter(|entry| entry.table == "file") {
+        text.push_str(&format!("  {}: {}; kept {}\n", entry.name, entry.meaning, entry.kept));
+    }
+    text.trim_end().to_owned()
+}
+
+fn disclosure_json(disclosure: &Disclosure) -> Value {
+    let tables: Vec<Value> = disclosure
+        .tables
+        .iter()
+        .map(|table| {
+            let columns: Vec<Value> = table
+                .columns
+                .iter()
+                .map(|c| json!({ "name": c.name, "meaning": c.meaning, "kept": c.kept }))
+                .collect();
+            json!({ "name": table.name, "columns": columns, "rows": table.rows })
+        })
+        .collect();
+    let files: Vec<Value> = DICTIONARY
+        .iter()
+        .filter(|entry| entry.table == "file")
+        .map(|e| json!({ "name": e.name, "meaning": e.meaning, "kept": e.kept }))
+        .collect();
+    let (packs, size) = disclosure.packs;
+    json!({ "packs": packs, "bytes": size, "tables": tables, "files": files })
+}
+
+fn os_rng() -> impl sr_crypto::CryptoRng {
+    rand_core::UnwrapErr(getrandom::SysRng)
+}
