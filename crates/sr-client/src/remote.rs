@@ -1,18 +1,24 @@
 //! The server, as blocking calls that survive a lost connection.
 
 use std::{
+    convert::Infallible,
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http2::{Builder, SendRequest};
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    body::{Body, Frame, SizeHint},
+    client::conn::http2::{Builder, SendRequest},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sr_crypto::Hash;
 use sr_keys::VaultKeys;
@@ -49,12 +55,42 @@ pub(crate) struct Remote {
 
 /// One connection with the pinned server.
 struct Session {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Parts>,
     binding: [u8; 32],
     card: Card,
     counter: AtomicU64,
     /// Whether the rights on the space are proven.
     proven: AtomicBool,
+}
+
+/// The body of a request: its pieces, the last first. A pack is sent from where it was sealed.
+#[derive(Clone)]
+struct Parts(Vec<Bytes>);
+
+impl From<Vec<u8>> for Parts {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(vec![Bytes::from(bytes)])
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.get_mut().0.pop().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
 }
 
 /// Why one try failed.
@@ -130,12 +166,8 @@ impl Remote {
         id: PackId,
         pack: Vec<u8>,
     ) -> Result<(), ClientError> {
-        let mut body = Vec::with_capacity(api::PACK_PUT_PREFIX_LEN + pack.len());
-        body.extend_from_slice(&keys.space().0);
-        body.extend_from_slice(&id.0);
-        body.extend_from_slice(&pack);
-        drop(pack);
-        let body = Bytes::from(body);
+        let prefix = Bytes::from([&keys.space().0[..], &id.0].concat());
+        let body = Parts(vec![Bytes::from(pack), prefix]);
         let stored = self.with_session(Some(keys), |session| {
             let body = body.clone();
             async move { session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await }
@@ -311,7 +343,7 @@ impl Remote {
             .await
             .map_err(connection_error)?;
         tokio::spawn(connection);
-        let reply = call(&sender, api::CARD, Bytes::new(), limits::MESSAGE_LEN_MAX).await?;
+        let reply = call(&sender, api::CARD, Parts(Vec::new()), limits::MESSAGE_LEN_MAX).await?;
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
         let card = CardResponse::verify(&reply, &self.pinned, &channel.spki_hash, now_s)?;
@@ -344,7 +376,7 @@ impl Session {
     async fn call(
         &self,
         path: &str,
-        body: impl Into<Bytes>,
+        body: impl Into<Parts>,
         reply_len_max: usize,
     ) -> Result<Vec<u8>, Failed> {
         call(&self.sender, path, body.into(), reply_len_max).await
@@ -352,15 +384,15 @@ impl Session {
 }
 
 async fn call(
-    sender: &SendRequest<Full<Bytes>>,
+    sender: &SendRequest<Parts>,
     path: &str,
-    body: Bytes,
+    body: Parts,
     reply_len_max: usize,
 ) -> Result<Vec<u8>, Failed> {
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("https://strongroom{path}"))
-        .body(Full::new(body))
+        .body(body)
         .map_err(|e| Failed::Connection(io::Error::other(e)))?;
     let mut sender = sender.clone();
     let answer = async {

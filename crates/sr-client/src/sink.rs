@@ -12,7 +12,7 @@ use sr_vault::{
     block::{Block, Compressor, Kind},
     index::{CHUNKS_PER_INDEX, ChunkIndex, IdHasher, Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
-    pack::{BLOBS_MAX, Class, PackBuilder, plan_tail},
+    pack::{BLOBS_MAX, Class, Entry, PackBuilder, plan_tail},
 };
 use sr_wire::PackId;
 
@@ -60,10 +60,33 @@ pub(crate) struct Sink<'a> {
     written: Mutex<Vec<IndexPack>>,
 }
 
-#[derive(Default)]
+/// A pack that is being filled, and what it holds.
 struct Open {
-    blocks: Vec<(Kind, Block)>,
-    len: usize,
+    builder: PackBuilder,
+    holds: IndexPack,
+}
+
+impl Open {
+    fn new(keys: &VaultKeys, id: PackId) -> Self {
+        let commitment = *keys.pack_key(id).commitment();
+        let holds = IndexPack { id, generation: GENERATION, commitment, blocks: Vec::new() };
+        Self { builder: PackBuilder::new(id), holds }
+    }
+
+    fn random(keys: &VaultKeys) -> Self {
+        Self::new(keys, PackId::random(&mut os_rng()))
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.builder.blobs() < BLOCKS_PER_PACK && self.builder.fits(Class::LARGEST, len)
+    }
+
+    /// Adds a block, whose place in the pack `block` does not name yet.
+    fn push(&mut self, mut block: IndexBlock, stored: &[u8]) {
+        let entry = self.builder.push(block.kind, stored);
+        (block.offset, block.stored_len) = (entry.offset, entry.len);
+        self.holds.blocks.push(block);
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -74,7 +97,7 @@ impl<'a> Sink<'a> {
             keys,
             index,
             claimed: Mutex::default(),
-            open: Mutex::default(),
+            open: Mutex::new(Open::random(keys)),
             uploads,
             written: Mutex::default(),
         };
@@ -93,53 +116,30 @@ impl<'a> Sink<'a> {
 
     /// Adds a block.
     pub(crate) fn add(&self, kind: Kind, block: Block) -> Result<(), Stopped> {
+        let raw_len = u32::try_from(block.raw_len).unwrap_or(u32::MAX);
+        let chunks = block.chunks.iter().map(|(id, len)| IndexChunk { id: *id, len: *len });
+        let in_index =
+            IndexBlock { kind, offset: 0, stored_len: 0, raw_len, chunks: chunks.collect() };
         let full = {
             let mut open = lock(&self.open);
-            let len = open.len + block.stored.len();
-            let is_full = open.blocks.len() >= BLOCKS_PER_PACK
-                || len + INDEX_BLOCK_LEN * (open.blocks.len() + 2) > Class::LARGEST.plain_len();
-            let full = is_full.then(|| std::mem::take(&mut *open).blocks);
-            open.len += block.stored.len();
-            open.blocks.push((kind, block));
+            let has_room = open.has_room(block.stored.len());
+            let full = (!has_room).then(|| std::mem::replace(&mut *open, Open::random(self.keys)));
+            open.push(in_index, &block.stored);
             full
         };
-        full.map_or(Ok(()), |blocks| self.send_pack(blocks))
+        full.map_or(Ok(()), |full| self.send_filled(full))
     }
 
-    fn send_pack(&self, blocks: Vec<(Kind, Block)>) -> Result<(), Stopped> {
-        let (builder, holds) = self.fill(blocks);
-        lock(&self.written).push(holds.clone());
-        self.send(builder, holds)
+    /// Sends a pack that this run's index names.
+    fn send_filled(&self, open: Open) -> Result<(), Stopped> {
+        lock(&self.written).push(open.holds.clone());
+        self.send(open)
     }
 
-    fn send(&self, builder: PackBuilder, holds: IndexPack) -> Result<(), Stopped> {
+    fn send(&self, open: Open) -> Result<(), Stopped> {
+        let Open { builder, holds } = open;
         let upload = Upload { id: builder.id(), bytes: builder.seal(self.keys), holds };
         self.uploads.send(upload).map_err(|_| Stopped)
-    }
-
-    fn fill(&self, blocks: Vec<(Kind, Block)>) -> (PackBuilder, IndexPack) {
-        let mut builder = PackBuilder::new(PackId::random(&mut os_rng()));
-        let mut holds = self.empty_pack(builder.id());
-        for (kind, block) in blocks {
-            let entry = builder.push(kind, &block.stored);
-            holds.blocks.push(IndexBlock {
-                kind,
-                offset: entry.offset,
-                stored_len: entry.len,
-                raw_len: u32::try_from(block.raw_len).unwrap_or(u32::MAX),
-                chunks: block
-                    .chunks
-                    .iter()
-                    .map(|(id, len)| IndexChunk { id: *id, len: *len })
-                    .collect(),
-            });
-        }
-        (builder, holds)
-    }
-
-    fn empty_pack(&self, id: PackId) -> IndexPack {
-        let commitment = *self.keys.pack_key(id).commitment();
-        IndexPack { id, generation: GENERATION, commitment, blocks: Vec::new() }
     }
 
     /// Sends what is left, the indexes of this run and of `adopted`, and the manifest. Returns the
@@ -152,50 +152,53 @@ impl<'a> Sink<'a> {
         compressor: &mut Compressor,
         cache: &Cache,
     ) -> Result<Finished, ClientError> {
-        let blocks = std::mem::take(&mut *lock(&self.open)).blocks;
-        let mut packs = std::mem::take(&mut *lock(&self.written));
-        packs.extend(adopted);
-        let reserve = index_len(&packs)
-            + blocks.iter().map(|(_, block)| block_index_len(block)).sum::<usize>()
+        let rest = std::mem::replace(&mut *lock(&self.open), Open::random(self.keys));
+        let reserve = index_len(&lock(&self.written))
+            + index_len(&adopted)
+            + index_len(std::slice::from_ref(&rest.holds))
             + manifest.to_bytes().len()
             + 64 * INDEX_PACK_LEN;
-        let fits_tail = reserve < Class::LARGEST.plain_len() / 2;
-        let lens: Vec<usize> = blocks.iter().map(|(_, block)| block.stored.len()).collect();
+        let fits_tail =
+            reserve < Class::LARGEST.plain_len() / 2 && rest.builder.fits(Class::LARGEST, reserve);
+        let blocks = rest.holds.blocks;
+        let lens: Vec<usize> = blocks.iter().map(|block| block.stored_len as usize).collect();
         let mut groups = plan_tail(&lens, if fits_tail { reserve } else { 0 });
         let last = groups.pop().unwrap_or_default();
-        let mut blocks: Vec<Option<(Kind, Block)>> = blocks.into_iter().map(Some).collect();
-        let mut take = |group: &[usize]| -> Vec<(Kind, Block)> {
-            group.iter().filter_map(|i| blocks[*i].take()).collect()
+        let fill = |group: &[usize]| {
+            let mut open = Open::random(self.keys);
+            for block in group.iter().map(|number| &blocks[*number]) {
+                let entry = Entry { kind: block.kind, offset: block.offset, len: block.stored_len };
+                open.push(block.clone(), &rest.builder.blob(entry));
+            }
+            open
         };
         let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
         for group in &groups {
-            let (builder, holds) = self.fill(take(group));
-            packs.push(holds.clone());
-            self.send(builder, holds).map_err(stopped)?;
+            self.send_filled(fill(group)).map_err(stopped)?;
         }
-        let (tail, holds) = self.fill(take(&last));
-        let fits = fits_tail && tail.fits(Class::LARGEST, reserve);
-        packs.push(holds.clone());
+        let mut open = fill(&last);
+        let mut packs = std::mem::take(&mut *lock(&self.written));
+        packs.extend(adopted);
+        packs.push(open.holds.clone());
         // Where the tail has no room, each index and the manifest get a pack of their own; their
         // ids are chosen first, because the indexes name them too.
         let mut own: Vec<PackId> = Vec::new();
-        if !fits {
+        if !fits_tail {
             let count = split(packs.clone()).len() + 1;
             own.extend((0..count).map(|_| PackId::random(&mut os_rng())));
-            packs.extend(own.iter().map(|id| self.empty_pack(*id)));
+            packs.extend(own.iter().map(|id| Open::new(self.keys, *id).holds));
         }
         let mut own = own.into_iter();
-        let mut open = (tail, holds);
         for index in split(packs) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
             let raw = index.to_bytes();
-            let entry = open.0.push(Kind::Index, &compressor.compress(&raw));
+            let entry = open.builder.push(Kind::Index, &compressor.compress(&raw));
             let index_ref = IndexRef {
-                pack: open.0.id(),
+                pack: open.builder.id(),
                 offset: entry.offset,
                 stored_len: entry.len,
                 raw_len: u32::try_from(raw.len()).unwrap_or(u32::MAX),
-                commitment: open.1.commitment,
+                commitment: open.holds.commitment,
                 hash: index_hash(&raw),
             };
             cache.write(&index_name(&index_ref), &raw)?;
@@ -206,24 +209,22 @@ impl<'a> Sink<'a> {
         if raw.len() > MANIFEST_LEN_MAX {
             return Err(ClientError::Resources("this vault has too many snapshots".into()));
         }
-        let (mut tail, holds) = open;
-        tail.push(Kind::Manifest, &manifest_blob(&raw, &compressor.compress(&raw)));
-        let pack = tail.id();
+        let blob = manifest_blob(&raw, &compressor.compress(&raw));
+        open.builder.push(Kind::Manifest, &blob);
+        let pack = open.builder.id();
         cache.write(&manifest_name(pack), &raw)?;
-        self.send(tail, holds).map_err(stopped)?;
+        self.send(open).map_err(stopped)?;
         Ok(Finished { manifest, pack })
     }
 
     /// Sends the open pack and starts the next of `own`, if there are such.
     fn next_pack(
         &self,
-        open: &mut (PackBuilder, IndexPack),
+        open: &mut Open,
         own: &mut impl Iterator<Item = PackId>,
     ) -> Result<(), Stopped> {
         let Some(id) = own.next() else { return Ok(()) };
-        let next = (PackBuilder::new(id), self.empty_pack(id));
-        let (builder, holds) = std::mem::replace(open, next);
-        self.send(builder, holds)
+        self.send(std::mem::replace(open, Open::new(self.keys, id)))
     }
 }
 
@@ -288,10 +289,6 @@ fn index_len(packs: &[IndexPack]) -> usize {
         pack.blocks.len() * INDEX_BLOCK_LEN + chunks * INDEX_CHUNK_LEN
     };
     packs.iter().map(|pack| INDEX_PACK_LEN + blocks(pack)).sum()
-}
-
-fn block_index_len(block: &Block) -> usize {
-    INDEX_BLOCK_LEN + block.chunks.len() * INDEX_CHUNK_LEN
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use sr_crypto::{COMMITMENT_LEN, TAG_LEN};
 use sr_keys::{GENERATION, VaultKeys};
 use sr_wire::{
     Misbehaviour, PackId, check,
-    limits::{PACK_SIZES, SLOT_LEN},
+    limits::{PACK_LEN_MAX, PACK_SIZES, SLOT_LEN},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -81,10 +81,14 @@ pub struct Entry {
 }
 
 /// Collects blobs of a pack. Its id is chosen first, so that an index can name the pack it lies in.
+///
+/// Blobs are written to where they will lie, with the gaps for header and tags, so that sealing
+/// copies nothing.
 #[derive(Debug)]
 pub struct PackBuilder {
     id: PackId,
-    plain: Vec<u8>,
+    pack: Vec<u8>,
+    plain_len: usize,
     entries: Vec<Entry>,
 }
 
@@ -92,7 +96,7 @@ impl PackBuilder {
     /// Starts a pack with a fresh random id.
     #[must_use]
     pub fn new(id: PackId) -> Self {
-        Self { id, plain: Vec::new(), entries: Vec::new() }
+        Self { id, pack: Vec::with_capacity(PACK_LEN_MAX), plain_len: 0, entries: Vec::new() }
     }
 
     /// Returns the pack's id.
@@ -105,16 +109,36 @@ impl PackBuilder {
     #[must_use]
     pub fn fits(&self, class: Class, len: usize) -> bool {
         self.entries.len() < BLOBS_MAX
-            && self.plain.len() + len + table_len(self.entries.len() + 1) <= class.plain_len()
+            && self.plain_len + len + table_len(self.entries.len() + 1) <= class.plain_len()
     }
 
     /// Adds a blob that [`PackBuilder::fits`], and returns its entry.
-    #[expect(clippy::cast_possible_truncation, reason = "a pack has at most 16 MiB")]
     pub fn push(&mut self, kind: Kind, blob: &[u8]) -> Entry {
-        let entry = Entry { kind, offset: self.plain.len() as u32, len: blob.len() as u32 };
-        self.plain.extend_from_slice(blob);
+        let entry = Entry { kind, offset: as_u32(self.plain_len), len: as_u32(blob.len()) };
+        self.write(self.plain_len, blob);
+        self.plain_len += blob.len();
         self.entries.push(entry);
         entry
+    }
+
+    /// Returns the number of blobs.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns a copy of a blob that was added.
+    #[must_use]
+    pub fn blob(&self, entry: Entry) -> Vec<u8> {
+        let (mut offset, end) = (entry.offset as usize, (entry.offset + entry.len) as usize);
+        let mut blob = Vec::with_capacity(end - offset);
+        while offset < end {
+            let (place, room) = place_on_disk(offset);
+            let len = room.min(end - offset);
+            blob.extend_from_slice(&self.pack[place..place + len]);
+            offset += len;
+        }
+        blob
     }
 
     /// Seals the pack in the smallest class that holds it.
@@ -123,40 +147,52 @@ impl PackBuilder {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the doc says so")]
     pub fn seal(mut self, keys: &VaultKeys) -> Vec<u8> {
-        let class = Class::for_plain(self.plain.len() + table_len(self.entries.len()))
-            .expect("every blob was checked to fit");
-        self.write_table(class);
+        let table = self.table();
+        let class =
+            Class::for_plain(self.plain_len + table.len()).expect("every blob was checked to fit");
+        self.write(class.plain_len() - table.len(), &table);
+        let mut pack = self.pack;
+        pack.resize(class.pack_len(), 0);
+        pack.shrink_to_fit();
         let key = keys.pack_key(self.id);
-        let mut pack = vec![0; class.pack_len()];
         write_header(&mut pack, class, self.id, key.commitment());
-        let mut plain = self.plain.as_slice();
         for number in 0..class.slots() {
-            let slot = slot_bytes(&mut pack, number);
-            let (head, rest) = plain.split_at(slot.len() - TAG_LEN);
-            slot[..head.len()].copy_from_slice(head);
-            plain = rest;
             let last = number + 1 == class.slots();
-            key.seal_segment(
-                as_u32(number),
-                last,
-                &associated_data(keys, class, self.id, number, last),
-                slot,
-            );
+            let aad = associated_data(keys, class, self.id, number, last);
+            key.seal_segment(as_u32(number), last, &aad, slot_bytes(&mut pack, number));
         }
         pack
     }
 
-    fn write_table(&mut self, class: Class) {
+    fn table(&self) -> Vec<u8> {
         let mut table = Vec::with_capacity(table_len(self.entries.len()));
         for entry in &self.entries {
-            table.push(entry.kind as u8);
-            table.extend_from_slice(&entry.offset.to_be_bytes());
-            table.extend_from_slice(&entry.len.to_be_bytes());
+            table.extend_from_slice(&sr_wire::encode(entry));
         }
         table.extend_from_slice(&as_u32(table.len()).to_be_bytes());
-        self.plain.resize(class.plain_len() - table.len(), 0);
-        self.plain.extend_from_slice(&table);
+        table
     }
+
+    fn write(&mut self, mut offset: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (place, room) = place_on_disk(offset);
+            let (head, rest) = bytes.split_at(room.min(bytes.len()));
+            let end = place + head.len();
+            if self.pack.len() < end {
+                self.pack.resize(end, 0);
+            }
+            self.pack[place..end].copy_from_slice(head);
+            offset += head.len();
+            bytes = rest;
+        }
+    }
+}
+
+/// Returns where byte `offset` of the plaintext lies in the pack, and how many follow it in its slot.
+fn place_on_disk(offset: usize) -> (usize, usize) {
+    let slot = (offset + HEADER_LEN) / (SLOT_LEN - TAG_LEN);
+    let place = offset + HEADER_LEN + slot * TAG_LEN;
+    (place, (slot + 1) * SLOT_LEN - TAG_LEN - place)
 }
 
 /// The slots that hold a range of a pack's plaintext.
@@ -175,7 +211,7 @@ impl Slots {
     /// Returns the slots of plaintext `[offset, offset + len)`.
     #[must_use]
     pub fn of_range(offset: usize, len: usize) -> Self {
-        let slot_of = |place: usize| (place + HEADER_LEN) / (SLOT_LEN - TAG_LEN);
+        let slot_of = |place: usize| place_on_disk(place).0 / SLOT_LEN;
         Self { first: slot_of(offset), last: slot_of(offset + len.saturating_sub(1)) }
     }
 }
