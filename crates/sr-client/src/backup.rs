@@ -307,10 +307,10 @@ impl Run<'_> {
                 let id = self.ids.tree(chunk);
                 stored[number].push(id);
                 if self.sink.claim(id) {
+                    if !block.has_room(chunk.len()) {
+                        self.sink.add(Kind::Tree, block.take(compressor)).map_err(stopped)?;
+                    }
                     block.push(id, chunk);
-                }
-                if block.is_full() {
-                    self.sink.add(Kind::Tree, block.take(compressor)).map_err(stopped)?;
                 }
             }
         }
@@ -396,13 +396,12 @@ impl Worker<'_> {
     }
 
     fn chunk(&mut self, start: usize, len: usize) -> Result<ChunkId, Stopped> {
-        let chunk = &self.buffer[start..start + len];
-        let id = self.run.ids.data(chunk);
+        let id = self.run.ids.data(&self.buffer[start..start + len]);
         if self.run.sink.claim(id) {
-            self.block.push(id, chunk);
-            if self.block.is_full() {
+            if !self.block.has_room(len) {
                 self.flush()?;
             }
+            self.block.push(id, &self.buffer[start..start + len]);
         }
         Ok(id)
     }

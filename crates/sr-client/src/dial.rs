@@ -1,9 +1,14 @@
 //! Where connections to the server come from.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, NamedGroup, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -58,6 +63,7 @@ pub trait Dial: Send + Sync {
 pub struct TlsDialer {
     address: String,
     connector: TlsConnector,
+    negotiated: Mutex<Option<NamedGroup>>,
 }
 
 impl TlsDialer {
@@ -81,7 +87,14 @@ impl TlsDialer {
         config.resumption = rustls::client::Resumption::disabled();
         // The name of the server is nobody's business on the way.
         config.enable_sni = false;
-        Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Self { address, connector, negotiated: Mutex::default() })
+    }
+
+    /// Returns the key-exchange group of the newest connection.
+    #[must_use]
+    pub fn negotiated_group(&self) -> Option<NamedGroup> {
+        *self.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,6 +121,8 @@ impl TlsDialer {
         let name = ServerName::try_from("strongroom").map_err(io::Error::other)?;
         let tls = self.connector.connect(name, tcp).await?;
         let session = tls.get_ref().1;
+        *self.negotiated.lock().unwrap_or_else(PoisonError::into_inner) =
+            session.negotiated_key_exchange_group().map(|group| group.name());
         let binding = session
             .export_keying_material([0; 32], b"strongroom-v1", None)
             .map_err(io::Error::other)?;

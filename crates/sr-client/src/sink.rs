@@ -60,17 +60,21 @@ pub(crate) struct Sink<'a> {
     written: Mutex<Vec<IndexPack>>,
 }
 
+/// Blocks that wait for the next pack, so that others can fill this one to the brim.
+const DEFERRED_MAX: usize = 4;
+
 /// A pack that is being filled, and what it holds.
 struct Open {
     builder: PackBuilder,
     holds: IndexPack,
+    deferred: Vec<(IndexBlock, Vec<u8>)>,
 }
 
 impl Open {
     fn new(keys: &VaultKeys, id: PackId) -> Self {
         let commitment = *keys.pack_key(id).commitment();
         let holds = IndexPack { id, generation: GENERATION, commitment, blocks: Vec::new() };
-        Self { builder: PackBuilder::new(id), holds }
+        Self { builder: PackBuilder::new(id), holds, deferred: Vec::new() }
     }
 
     fn random(keys: &VaultKeys) -> Self {
@@ -122,12 +126,24 @@ impl<'a> Sink<'a> {
             IndexBlock { kind, offset: 0, stored_len: 0, raw_len, chunks: chunks.collect() };
         let full = {
             let mut open = lock(&self.open);
-            let has_room = open.has_room(block.stored.len());
-            let full = (!has_room).then(|| std::mem::replace(&mut *open, Open::random(self.keys)));
-            open.push(in_index, &block.stored);
-            full
+            if open.has_room(block.stored.len()) {
+                open.push(in_index, &block.stored);
+            } else {
+                open.deferred.push((in_index, block.stored));
+            }
+            let is_full = open.deferred.len() >= DEFERRED_MAX;
+            is_full.then(|| self.next(&mut open))
         };
         full.map_or(Ok(()), |full| self.send_filled(full))
+    }
+
+    /// Starts a pack with the blocks that waited for it, and returns the full one.
+    fn next(&self, open: &mut Open) -> Open {
+        let mut next = Open::random(self.keys);
+        for (block, stored) in std::mem::take(&mut open.deferred) {
+            next.push(block, &stored);
+        }
+        std::mem::replace(open, next)
     }
 
     /// Sends a pack that this run's index names.
@@ -137,7 +153,7 @@ impl<'a> Sink<'a> {
     }
 
     fn send(&self, open: Open) -> Result<(), Stopped> {
-        let Open { builder, holds } = open;
+        let Open { builder, holds, .. } = open;
         let upload = Upload { id: builder.id(), bytes: builder.seal(self.keys), holds };
         self.uploads.send(upload).map_err(|_| Stopped)
     }
@@ -152,7 +168,12 @@ impl<'a> Sink<'a> {
         compressor: &mut Compressor,
         cache: &Cache,
     ) -> Result<Finished, ClientError> {
-        let rest = std::mem::replace(&mut *lock(&self.open), Open::random(self.keys));
+        let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
+        let mut rest = std::mem::replace(&mut *lock(&self.open), Open::random(self.keys));
+        if !rest.deferred.is_empty() {
+            let full = self.next(&mut rest);
+            self.send_filled(full).map_err(stopped)?;
+        }
         let reserve = index_len(&lock(&self.written))
             + index_len(&adopted)
             + index_len(std::slice::from_ref(&rest.holds))
@@ -172,7 +193,6 @@ impl<'a> Sink<'a> {
             }
             open
         };
-        let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
         for group in &groups {
             self.send_filled(fill(group)).map_err(stopped)?;
         }

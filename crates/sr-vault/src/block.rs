@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use crate::{CHUNK_LEN_MAX, ChunkId};
 
-/// A block is closed once it holds this much.
+/// A block of several chunks holds no more than this.
 pub const BLOCK_LEN_TARGET: usize = 2 << 20;
-/// No block holds more than this before compression.
-pub const BLOCK_LEN_MAX: usize = BLOCK_LEN_TARGET + CHUNK_LEN_MAX;
+/// No block holds more than this before compression: the longest chunk is a block of its own.
+pub const BLOCK_LEN_MAX: usize = CHUNK_LEN_MAX;
 /// A block of tiny files is closed at this many, so that its part of an index stays below 300 KiB.
 const CHUNKS_PER_BLOCK: usize = 8192;
 const LEVEL: i32 = 3;
@@ -55,10 +55,11 @@ impl BlockBuilder {
         self.chunks.push((id, chunk.len() as u32));
     }
 
-    /// Returns whether the block should be closed.
+    /// Returns whether a chunk of `len` bytes belongs into this block; else the block is closed first.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.raw.len() >= BLOCK_LEN_TARGET || self.chunks.len() >= CHUNKS_PER_BLOCK
+    pub fn has_room(&self, len: usize) -> bool {
+        self.is_empty()
+            || (self.raw.len() + len <= BLOCK_LEN_TARGET && self.chunks.len() < CHUNKS_PER_BLOCK)
     }
 
     /// Returns whether nothing was added.
@@ -148,7 +149,7 @@ mod tests {
         let mut builder = BlockBuilder::default();
         builder.push(ChunkId([1; 32]), &[7; 5000]);
         builder.push(ChunkId([2; 32]), b"hello");
-        assert!(!builder.is_full());
+        assert!(builder.has_room(1000) && !builder.has_room(BLOCK_LEN_TARGET));
         let block = builder.take(&mut compressor);
         assert!(builder.is_empty());
         assert!(block.stored.len() < block.raw_len);

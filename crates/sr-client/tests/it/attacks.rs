@@ -1,1 +1,431 @@
-//! .
+//! The operator's attacks on a vault. Each is run twice: against the client, which refuses with the
+//! number of its check, and against a client with just the checks of that row taken out, against
+//! which it must succeed. A check whose absence changes nothing is no check.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use rusqlite::Connection;
+use sr_client::{ClientError, Progress, Target};
+use sr_keys::{Keys, VaultKeys};
+use sr_vault::{
+    ChunkIds,
+    block::{BlockBuilder, Compressor, Kind},
+    head::{HeadPlace, NewHead},
+    manifest::Manifest,
+    pack::PackBuilder,
+};
+use sr_wire::{Misbehaviour, PackId, SealedHead, check::danger_skip, decode, encode};
+
+use crate::world::World;
+
+/// Checks are taken out for the whole process, so one attack runs at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs `attack` against the whole client and against one without `checks`. `attack` returns what
+/// the client ended with; without the checks it must end well, with the operator's state taken.
+fn attack<T: std::fmt::Debug>(
+    checks: &[Misbehaviour],
+    attack: impl Fn() -> Result<T, ClientError>,
+) -> T {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    danger_skip(&[]);
+    match attack() {
+        Err(ClientError::Misbehaviour(refused)) => assert_eq!(refused, checks[0]),
+        other => panic!("not refused: {other:?}"),
+    }
+    danger_skip(checks);
+    let result = attack();
+    danger_skip(&[]);
+    result
+        .unwrap_or_else(|error| panic!("without {checks:?} the attack fails all the same: {error}"))
+}
+
+fn sql(data: &Path, statement: &str, value: &[u8]) {
+    let database = Connection::open(data.join("strongroom.db")).expect("opens");
+    assert_eq!(database.execute(statement, [value]).expect("runs"), 1);
+}
+
+fn stored_head(data: &Path) -> Vec<u8> {
+    let database = Connection::open(data.join("strongroom.db")).expect("opens");
+    database.query_row("SELECT head FROM heads", [], |row| row.get(0)).expect("has a head")
+}
+
+fn show_head(world: &World, head: &[u8]) {
+    sql(&world.data(), "UPDATE heads SET head = ?1", head);
+}
+
+fn keys(world: &World) -> Keys {
+    Keys::from_file(&fs::read(world.profile().join("keys")).expect("reads")).expect("parses")
+}
+
+fn rng() -> impl sr_crypto::CryptoRng {
+    rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+/// A world with two snapshots, and the head of the first.
+fn two_snapshots() -> (World, Vec<u8>) {
+    let world = World::new();
+    world.write("a", "first");
+    world.backup();
+    let old = stored_head(&world.data());
+    world.write("a", "second");
+    world.write("b", "new");
+    world.backup();
+    (world, old)
+}
+
+/// ST-09: last week's state.
+#[test]
+fn sr_006_an_older_head_is_refused() {
+    let seen = attack(&[Misbehaviour::HeadRolledBack, Misbehaviour::HeadForked], || {
+        let (world, old) = two_snapshots();
+        show_head(&world, &old);
+        world.client().snapshots()
+    });
+    assert_eq!(seen.len(), 1, "the newest snapshot is hidden from a client without the check");
+}
+
+/// ST-09: a server that says it has no snapshot at all, or no space.
+#[test]
+fn sr_006_an_emptied_server_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for statement in ["DELETE FROM heads WHERE ?1 = ?1", "DELETE FROM spaces WHERE ?1 = ?1"] {
+        let (world, _) = two_snapshots();
+        sql(&world.data(), statement, b"");
+        let refused = world.client().snapshots();
+        assert!(
+            matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::HeadRolledBack))),
+            "{refused:?}"
+        );
+        // A backup must not start a new history on top of it either.
+        let refused = world.client().backup(None, &Progress::default());
+        assert!(matches!(refused, Err(ClientError::Misbehaviour(_))), "{refused:?}");
+    }
+}
+
+/// ST-10: another history of the same length, signed by the device itself, as a copy of its disk
+/// would.
+#[test]
+fn sr_007_another_head_at_the_same_place_is_refused() {
+    let seen = attack(&[Misbehaviour::HeadForked], || {
+        let world = World::new();
+        world.write("a", "first");
+        world.backup();
+        let fork = forge_head(&world, HeadPlace::EMPTY, &keys(&world).device(), |_| {});
+        show_head(&world, &encode(&fork));
+        world.client().snapshots()
+    });
+    assert_eq!(seen.len(), 0);
+}
+
+/// ST-04: a head that follows the newest one, by somebody who has the vault's key but not the
+/// device's.
+#[test]
+fn sr_014_a_head_by_another_device_is_refused() {
+    let thief = Keys::generate(&mut rng()).device();
+    let checks = [Misbehaviour::SignerUnknown, Misbehaviour::HeadForked];
+    let seen = attack_last(&checks, || {
+        let world = World::new();
+        world.write("a", "first");
+        world.backup();
+        let newest: SealedHead =
+            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
+        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &thief, |_| {});
+        show_head(&world, &encode(&forged));
+        world
+    });
+    assert_eq!(seen, 0);
+}
+
+/// As [`attack`], where a check further out refuses first: that one is out in both runs.
+fn attack_last(checks: &[Misbehaviour], make: impl Fn() -> World) -> usize {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    danger_skip(&checks[1..]);
+    let refused = make().client().snapshots();
+    assert!(
+        matches!(&refused, Err(ClientError::Misbehaviour(m)) if *m == checks[0]),
+        "{refused:?}"
+    );
+    danger_skip(checks);
+    let seen = make().client().snapshots();
+    danger_skip(&[]);
+    seen.expect("the attack succeeds without the check").len()
+}
+
+/// ST-01: the sealed bytes of the head, changed.
+#[test]
+fn sr_005_and_009_a_changed_head_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (world, _) = two_snapshots();
+    let head = stored_head(&world.data());
+    for place in (0..head.len()).step_by(997) {
+        let mut changed = head.clone();
+        changed[place] ^= 1;
+        // Where the change leaves something that the server itself can't read, it answers so.
+        show_head(&world, &changed);
+        assert!(world.client().snapshots().is_err(), "byte {place}");
+    }
+    show_head(&world, &head);
+    assert_eq!(world.snapshots().len(), 2, "an honest server is taken again");
+}
+
+/// ST-11: the newest snapshot is left out of the manifest, by somebody who can seal packs.
+#[test]
+fn sr_012_a_manifest_without_a_snapshot_is_refused() {
+    let checks = [Misbehaviour::SnapshotSetMismatch, Misbehaviour::HeadForked];
+    let seen = attack_last(&checks, || {
+        let world = World::new();
+        world.write("a", "first");
+        world.backup();
+        let newest: SealedHead =
+            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
+        // The head commits to one snapshot; the manifest it names has none.
+        let device = keys(&world).device();
+        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &device, |head| {
+            head.snapshot_set = [7; 32];
+        });
+        show_head(&world, &encode(&forged));
+        world
+    });
+    assert_eq!(seen, 0);
+}
+
+/// ST-16: an index is left out, so that the owner would take live packs for dead.
+#[test]
+fn sr_013_a_manifest_without_an_index_is_refused() {
+    let checks = [Misbehaviour::IndexSetMismatch, Misbehaviour::HeadForked];
+    let seen = attack_last(&checks, || {
+        let world = World::new();
+        world.write("a", "first");
+        world.backup();
+        let newest: SealedHead =
+            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
+        let device = keys(&world).device();
+        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &device, |head| {
+            head.index_set = [7; 32];
+        });
+        show_head(&world, &encode(&forged));
+        world
+    });
+    assert_eq!(seen, 0);
+}
+
+/// Stores an empty manifest in a pack of its own and signs a head over it, as `change` leaves it.
+fn forge_head(
+    world: &World,
+    previous: HeadPlace,
+    device: &sr_crypto::SigningKey,
+    change: impl Fn(&mut NewHead),
+) -> SealedHead {
+    let keys = keys(world);
+    let ids = ChunkIds::new(&keys.vault);
+    let manifest = Manifest::default();
+    let raw = manifest.to_bytes();
+    let mut builder = PackBuilder::new(PackId::random(&mut rng()));
+    let raw_len = u32::try_from(raw.len()).expect("short").to_be_bytes();
+    builder.push(Kind::Manifest, &[&raw_len, &raw[..]].concat());
+    let pack = builder.id();
+    plant(world, pack, &builder.seal(&keys.vault));
+    let mut head = NewHead {
+        previous,
+        snapshot_set: manifest.snapshot_set(&ids),
+        index_set: manifest.index_set(),
+        manifest: pack,
+        time_s: 1,
+    };
+    change(&mut head);
+    head.seal(&keys.vault, device, &mut rng())
+}
+
+/// Puts a pack into the server's store as if it had been received.
+fn plant(world: &World, pack: PackId, bytes: &[u8]) {
+    let folder = world.data().join("packs").join(sr_crypto::text::to_hex(&pack.0[..1]));
+    fs::write(folder.join(pack.to_string()), bytes).expect("writes");
+    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
+    let space: Vec<u8> =
+        database.query_row("SELECT space FROM spaces", [], |row| row.get(0)).expect("space");
+    database
+        .execute(
+            "INSERT INTO packs VALUES (?1, ?2, ?3)",
+            rusqlite::params![pack.0, space, bytes.len()],
+        )
+        .expect("inserts");
+}
+
+/// ST-01: one byte of a stored pack. The files concerned are named, the others restored, and no
+/// wrong byte is written.
+#[test]
+fn sr_001_a_changed_byte_is_refused_and_the_rest_restored() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.write("big", crate::world::noise(1, 9_000_000));
+    world.backup();
+    for i in 0..30 {
+        world.write(&format!("small {i}"), format!("content {i}"));
+    }
+    world.backup();
+    let big = &world.packs()[0];
+    let file = OpenOptions::new().write(true).open(big).expect("opens");
+    file.write_all_at(b"x", 2_000_000).expect("writes");
+
+    let report = world.restore("latest", None);
+    assert_eq!(report.refused.len(), 1);
+    assert_eq!(report.refused[0].path, Path::new("big"));
+    assert!(report.refused[0].why.starts_with("SR-001"));
+    assert_eq!(report.files, 30);
+    assert!(!world.target().join("big").exists());
+    assert_eq!(fs::read(world.target().join("small 7")).expect("reads"), b"content 7");
+
+    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    assert_eq!(report.bad_packs.len(), 1);
+    assert_eq!(report.files.len(), 1);
+    assert!(report.files[0].path.ends_with("big"));
+}
+
+/// ST-02: one pack's bytes under another's name. Without the check, the key is derived for whatever
+/// pack the server chose, and its plaintext is taken.
+#[test]
+fn sr_002_a_swapped_pack_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let restored = |world: &World| {
+        let target = Target::Folder(world.target());
+        world.client().restore("latest", None, &target, &Progress::default()).expect("restores")
+    };
+    let swap = || {
+        let world = World::new();
+        // Two packs of one size, each with one file of the same length.
+        for (name, seed) in [("a", 1), ("b", 2)] {
+            world.write(name, crate::world::noise(seed, 700_000));
+            world.backup();
+        }
+        let packs: Vec<_> = world.packs().into_iter().take(2).collect();
+        let sizes: Vec<u64> = packs.iter().map(|p| fs::metadata(p).expect("file").len()).collect();
+        assert_eq!(sizes, [1 << 20, 1 << 20]);
+        let beside = world.dir.path().join("beside");
+        fs::rename(&packs[0], &beside).expect("renames");
+        fs::rename(&packs[1], &packs[0]).expect("renames");
+        fs::rename(&beside, &packs[1]).expect("renames");
+        world
+    };
+    danger_skip(&[]);
+    let report = restored(&swap());
+    assert_eq!(report.files, 0);
+    assert!(report.refused.iter().all(|file| file.why.starts_with("SR-002")), "{report:?}");
+    // The id of each chunk is a second line: with both out, a is b.
+    danger_skip(&[Misbehaviour::PackSwapped]);
+    let report = restored(&swap());
+    assert!(report.refused.iter().all(|file| file.why.starts_with("SR-004")), "{report:?}");
+    danger_skip(&[Misbehaviour::PackSwapped, Misbehaviour::ChunkMismatch]);
+    let world = swap();
+    let report = restored(&world);
+    danger_skip(&[]);
+    assert_eq!(report.files, 2);
+    let (a, b) = (world.target().join("a"), world.target().join("b"));
+    assert_eq!(fs::read(a).expect("reads"), crate::world::noise(2, 700_000));
+    assert_eq!(fs::read(b).expect("reads"), crate::world::noise(1, 700_000));
+}
+
+/// ST-11: a stored pack is gone.
+#[test]
+fn sr_003_a_missing_pack_is_named_with_its_files() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let remove_file = |world: &World| fs::remove_file(&world.packs()[0]).expect("removes");
+    let remove_record = |world: &World| {
+        let id: PackId = world.packs()[0]
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.parse().ok())
+            .expect("id");
+        sql(&world.data(), "DELETE FROM packs WHERE pack = ?1", &id.0);
+    };
+    let acts: [&dyn Fn(&World); 2] = [&remove_file, &remove_record];
+    for act in acts {
+        let world = World::new();
+        world.write("big", crate::world::noise(1, 3_000_000));
+        world.backup();
+        world.write("small", "s");
+        world.backup();
+        act(&world);
+        let report = world.restore("latest", None);
+        assert_eq!(report.files, 1);
+        assert_eq!(report.refused[0].path, Path::new("big"));
+        assert!(report.refused[0].why.starts_with("SR-003"), "{:?}", report.refused);
+        let report = world.client().verify(true, &Progress::default()).expect("verifies");
+        assert_eq!(report.bad_packs.len(), 1);
+        assert_eq!(report.files.len(), 1);
+    }
+}
+
+/// ST-01: a pack that is cut off, or longer than it was.
+#[test]
+fn sr_001_a_pack_of_another_length_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for len in [0u64, 100, 1 << 20, (4 << 20) - 1, (4 << 20) + 1] {
+        let world = World::new();
+        world.write("big", crate::world::noise(1, 3_500_000));
+        world.backup();
+        let big = &world.packs()[0];
+        assert_eq!(fs::metadata(big).expect("file").len(), 4 << 20);
+        OpenOptions::new().write(true).open(big).and_then(|f| f.set_len(len)).expect("cuts");
+        let target = Target::Folder(world.target());
+        let restored = world.client().restore("latest", None, &target, &Progress::default());
+        // What is behind the end of a pack is never sent, so a longer one is as good as ever.
+        if len > 4 << 20 {
+            assert_eq!(restored.expect("restores").files, 1);
+            continue;
+        }
+        match restored {
+            Ok(report) => assert_eq!((report.files, report.refused.len()), (0, 1), "{len}"),
+            // The tree lay in the same pack.
+            Err(ClientError::Misbehaviour(Misbehaviour::PackAltered)) => {}
+            Err(error) => panic!("{len}: {error}"),
+        }
+        assert!(!world.target().join("big").exists());
+    }
+}
+
+/// ST-03: somebody who can seal packs names a chunk's id over other bytes.
+#[test]
+fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
+    let keys = VaultKeys::generate(&mut rng());
+    let ids = ChunkIds::new(&keys);
+    let mut block = BlockBuilder::default();
+    block.push(ids.data(b"what was backed up"), b"something else......");
+    let block = block.take(&mut Compressor::new().expect("memory"));
+    // The reader hashes what it read: the id in an index is a hint about where, never about what.
+    assert_ne!(ids.data(&block.stored), block.chunks[0].0);
+}
+
+/// ID-11: a server that took the place of the one in the invite.
+#[test]
+fn sr_010_another_server_at_the_same_address_is_refused() {
+    let seen = attack(&[Misbehaviour::CardMismatch, Misbehaviour::TlsKeyUnsigned], || {
+        let mut world = World::new();
+        world.stop();
+        fs::remove_dir_all(world.data()).expect("removes");
+        world.start();
+        world.client().status().map(|status| status.server_name)
+    });
+    assert!(seen.is_some(), "a client without the check takes the other server for its own");
+}
+
+/// A false alarm teaches people to look away: an honest server restarts, is busy, is asked twice,
+/// and nothing is refused.
+#[test]
+fn an_honest_server_is_never_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    for round in 0..6 {
+        world.write("a", format!("round {round}"));
+        world.backup();
+        world.tamper(|_| {});
+        assert_eq!(world.snapshots().len(), round + 1);
+    }
+    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    assert!(report.bad_packs.is_empty() && report.files.is_empty());
+}

@@ -1,1 +1,208 @@
-//! .
+//! Interrupted, unreachable, full: the same command goes on and nothing acknowledged is lost.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use rusqlite::Connection;
+use sr_client::{Client, ClientError, Progress, Target};
+
+use crate::world::{World, assert_same_tree, clock, noise};
+
+/// Forgets that the head was answered, as a crash right before that would.
+fn forget_answer(world: &World, accepted_before: Option<&[u8]>) {
+    let database = Connection::open(world.profile().join("state.db")).expect("opens");
+    let head: Vec<u8> = database
+        .query_row("SELECT value FROM state WHERE key = 'head'", [], |row| row.get(0))
+        .expect("head");
+    database.execute("INSERT OR REPLACE INTO state VALUES ('sent', ?1)", [head]).expect("runs");
+    match accepted_before {
+        Some(before) => database
+            .execute("UPDATE state SET value = ?1 WHERE key = 'head'", [before])
+            .expect("runs"),
+        None => database.execute("DELETE FROM state WHERE key = 'head'", []).expect("runs"),
+    };
+}
+
+fn accepted(world: &World) -> Vec<u8> {
+    let database = Connection::open(world.profile().join("state.db")).expect("opens");
+    database
+        .query_row("SELECT value FROM state WHERE key = 'head'", [], |row| row.get(0))
+        .expect("head")
+}
+
+#[test]
+fn a_lost_answer_to_a_swap_is_made_up_for() {
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    // The first head arrived, its answer did not.
+    forget_answer(&world, None);
+    assert_eq!(world.snapshots().len(), 1);
+    let first = accepted(&world);
+    world.write("a", "2");
+    world.backup();
+    forget_answer(&world, Some(&first));
+    assert_eq!(world.snapshots().len(), 2);
+    world.backup();
+    assert_eq!(world.snapshots().len(), 3);
+}
+
+#[test]
+fn a_head_that_never_arrived_is_sent_again() {
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    let first = accepted(&world);
+    world.write("a", "2");
+    world.backup();
+    forget_answer(&world, Some(&first));
+    // The server never got it either.
+    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
+    database.execute("UPDATE heads SET head = ?1", [&first]).expect("runs");
+    assert_eq!(world.snapshots().len(), 2);
+    world.restore("latest", None);
+    assert_eq!(fs::read(world.target().join("a")).expect("reads"), b"2");
+}
+
+#[test]
+fn packs_of_an_interrupted_run_are_used_by_the_next() {
+    let mut world = World::new();
+    world.write("big", noise(1, 40_000_000));
+    // The server goes away in the middle of the upload.
+    let progress = Progress::default();
+    let mut client = world.client();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| client.backup(None, &progress));
+        while progress.sent() < 16 << 20 && !running.is_finished() {
+            std::thread::yield_now();
+        }
+        world.stop();
+        let failed = running.join().expect("no panic");
+        assert!(matches!(failed, Err(ClientError::Unreachable { .. })), "{failed:?}");
+    });
+    drop(client);
+    let stored = world.packs().len();
+    assert!(stored >= 1);
+    world.start();
+    world.backup();
+    // 40 MB are two full packs and a tail: what was there was not sent again.
+    let again = Progress::default();
+    world.client().backup(None, &again).expect("backs up");
+    assert!(again.sent() < 1 << 20);
+    let total: u64 = world.packs().iter().map(|pack| fs::metadata(pack).expect("file").len()).sum();
+    assert!(total < 44 << 20, "{total} bytes: something was stored twice");
+    world.restore("latest", None);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn an_unreachable_server_is_said_to_be_and_status_works_without_it() {
+    let mut world = World::new();
+    world.write("a", "1");
+    world.backup();
+    world.stop();
+    let failed = world.client().backup(None, &Progress::default());
+    assert!(matches!(failed, Err(ClientError::Unreachable { .. })), "{failed:?}");
+    let status = world.client().status().expect("works");
+    assert!(status.unreachable.is_some() && status.newest_s.is_some());
+}
+
+#[test]
+fn lost_caches_cost_time_only() {
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    fs::remove_dir_all(world.profile().join("cache")).expect("removes");
+    assert_eq!(world.snapshots().len(), 1);
+    for entry in fs::read_dir(world.profile().join("cache")).expect("dir").flatten() {
+        fs::write(entry.path(), b"nonsense").expect("writes");
+    }
+    world.write("b", "2");
+    world.backup();
+    world.restore("latest", None);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn a_damaged_profile_is_said_to_be_and_nothing_is_changed() {
+    let world = World::new();
+    let key_file = world.profile().join("keys");
+    let keys = fs::read(&key_file).expect("reads");
+    fs::write(&key_file, &keys[1..]).expect("writes");
+    let failed = Client::open(&world.profile(), clock());
+    assert!(matches!(failed, Err(ClientError::Keys(_))), "{failed:?}");
+    fs::write(&key_file, &keys).expect("writes");
+    world.client();
+    fs::write(world.profile().join("state.db"), "not a database at all").expect("writes");
+    let failed = Client::open(&world.profile(), clock());
+    assert!(matches!(failed, Err(ClientError::State { .. })), "{failed:?}");
+    let mode = fs::metadata(&key_file).expect("meta").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mode = fs::metadata(world.profile()).expect("meta").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn an_interrupted_restore_leaves_no_half_file_and_goes_on() {
+    let world = World::new();
+    world.write("a", noise(1, 300_000));
+    world.write("deep/b", noise(2, 300_000));
+    world.backup();
+    // What a killed restore leaves: a staging folder with a part of a file.
+    fs::create_dir_all(world.target().join(".strongroom-restore")).expect("makes");
+    fs::write(world.target().join(".strongroom-restore/0"), "half").expect("writes");
+    world.restore("latest", None);
+    assert_same_tree(&world.folder(), &world.target());
+    // The same, with a link where the staging folder goes.
+    let outside = world.dir.path().join("outside");
+    fs::create_dir(&outside).expect("makes");
+    fs::write(outside.join("mine"), "mine").expect("writes");
+    std::os::unix::fs::symlink(&outside, world.target().join(".strongroom-restore"))
+        .expect("links");
+    world.restore("latest", None);
+    assert!(outside.join("mine").exists());
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn files_that_vanish_or_change_while_they_are_read_are_listed() {
+    let world = World::new();
+    for i in 0..400 {
+        world.write(&format!("{i:03}"), noise(i, 50_000));
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut i = 0u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // Grows and shrinks, comes and goes, all the time.
+                let path = world.folder().join("200");
+                let _ = fs::write(&path, noise(i, 10_000 + (i % 7) as usize * 5_000));
+                let _ = fs::remove_file(world.folder().join("399"));
+                i += 1;
+            }
+        });
+        let report = world.backup();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        report
+    });
+    assert!(report.files >= 399, "{}", report.files);
+    let restored = world.restore("latest", None);
+    assert_eq!(restored.refused.len() + restored.failed.len(), 0);
+    for i in (0..400).filter(|i| !matches!(i, 200 | 399)) {
+        let name = format!("{i:03}");
+        assert_eq!(
+            fs::read(world.target().join(&name)).expect("reads"),
+            fs::read(world.folder().join(&name)).expect("reads")
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_ends_a_restore_with_the_reason() {
+    let world = World::new();
+    world.write("a", "a");
+    world.backup();
+    let target = Target::Folder(Path::new("/dev/full/x").to_owned());
+    let failed = world.client().restore("latest", None, &target, &Progress::default());
+    assert!(matches!(failed, Err(ClientError::Local { .. })), "{failed:?}");
+}

@@ -1,1 +1,304 @@
-//! .
+//! TLS as the design has it, and a simulated network in its place.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustls::{
+    ClientConfig, NamedGroup, RootCertStore, SupportedProtocolVersion,
+    crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs},
+    pki_types::ServerName,
+};
+use sr_client::{Client, ClientError, Dial, Progress};
+use sr_crypto::Hash;
+use sr_server::{Channel, Handshake, Listen, Server, Stores};
+use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
+use sr_wire::{Card, Invite, card_hash, voucher, voucher_hash};
+use tokio::{
+    io::DuplexStream,
+    net::TcpStream,
+    runtime::Runtime,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+use crate::world::{World, clock};
+
+async fn handshake(
+    address: String,
+    versions: &[&'static SupportedProtocolVersion],
+    groups: Vec<&'static dyn SupportedKxGroup>,
+) -> io::Result<(Option<NamedGroup>, bool)> {
+    let provider = CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() };
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .map_err(io::Error::other)?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("strongroom").map_err(io::Error::other)?;
+    match connector.connect(name, tcp).await {
+        Ok(tls) => {
+            let group = tls.get_ref().1.negotiated_key_exchange_group().map(|g| g.name());
+            Ok((group, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A client that offers less than TLS 1.3 with X25519MLKEM768 gets no connection. A stranger to the
+/// certificate fails later, with another error, which shows that the handshake came so far.
+#[test]
+fn nothing_but_tls_13_with_the_hybrid_group_is_spoken() {
+    let mut world = World::bare();
+    let address = world.invite().address;
+    let runtime = Runtime::new().expect("runtime");
+    let try_with = |versions: &[&'static SupportedProtocolVersion], groups| {
+        let result = runtime.block_on(handshake(address.clone(), versions, groups));
+        result.map(|_| ()).expect_err("no certificate authority is asked").to_string()
+    };
+    let all = aws_lc_rs::ALL_KX_GROUPS.to_vec();
+    let classical = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
+    let tls12 = try_with(&[&rustls::version::TLS12], all.clone());
+    assert!(tls12.contains("ProtocolVersion"), "{tls12}");
+    let classical = try_with(&[&rustls::version::TLS13], classical);
+    assert!(classical.contains("HandshakeFailure"), "{classical}");
+    let hybrid = try_with(&[&rustls::version::TLS13], all);
+    assert!(hybrid.contains("UnknownIssuer"), "{hybrid}");
+}
+
+/// What the client itself negotiates, read from the connection that it makes.
+#[test]
+fn the_client_negotiates_the_hybrid_group() {
+    let mut world = World::bare();
+    let address = world.invite().address;
+    let runtime = Runtime::new().expect("runtime");
+    let dialer = sr_client::TlsDialer::new(address).expect("dialer");
+    runtime.block_on(dialer.dial()).expect("connects");
+    assert_eq!(dialer.negotiated_group(), Some(NamedGroup::X25519MLKEM768));
+}
+
+/// A network in memory: what is dialled is accepted, and nobody else hears it. It can be cut.
+struct SimulatedNetwork {
+    to_server: Mutex<UnboundedSender<DuplexStream>>,
+    dialled: AtomicUsize,
+    /// Bytes after which a connection breaks, for the first connections.
+    breaks_after: Mutex<Vec<usize>>,
+}
+
+struct SimulatedListener(UnboundedReceiver<DuplexStream>);
+
+const BINDING: [u8; 32] = [7; 32];
+const SPKI: Hash = [8; 32];
+
+impl Dial for SimulatedNetwork {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = io::Result<sr_client::Channel>> + Send + '_>> {
+        Box::pin(async {
+            self.dialled.fetch_add(1, Ordering::SeqCst);
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            self.to_server.lock().expect("lock").send(theirs).map_err(io::Error::other)?;
+            let limit = self.breaks_after.lock().expect("lock").pop();
+            let io: Box<dyn sr_client::Io> = match limit {
+                Some(limit) => Box::new(Breaking { inner: ours, left: limit }),
+                None => Box::new(ours),
+            };
+            Ok(sr_client::Channel { io, binding: BINDING, spki_hash: SPKI })
+        })
+    }
+
+    fn address(&self) -> String {
+        "simulated".into()
+    }
+}
+
+impl Listen for SimulatedListener {
+    fn accept(&mut self) -> Pin<Box<dyn Future<Output = io::Result<Handshake>> + Send + '_>> {
+        Box::pin(async {
+            let stream = self.0.recv().await.ok_or(io::ErrorKind::BrokenPipe)?;
+            let channel = Channel { io: Box::new(stream), binding: BINDING };
+            let handshake: Handshake = Box::pin(async move { Ok(channel) });
+            Ok(handshake)
+        })
+    }
+
+    fn spki_hash(&self) -> Hash {
+        SPKI
+    }
+}
+
+/// A stream that breaks after some bytes were written.
+struct Breaking {
+    inner: DuplexStream,
+    left: usize,
+}
+
+impl tokio::io::AsyncWrite for Breaking {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        if self.left == 0 {
+            return std::task::Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let len = bytes.len().min(self.left);
+        let written = Pin::new(&mut self.inner).poll_write(context, &bytes[..len]);
+        if let std::task::Poll::Ready(Ok(written)) = written {
+            self.left -= written;
+        }
+        written
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl tokio::io::AsyncRead for Breaking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+/// A server with stores in memory behind a network in memory, and an invite to it.
+fn simulated(
+    meta: Arc<dyn MetaStore>,
+    blobs: Arc<dyn sr_store::BlobStore>,
+    caps: Caps,
+) -> (Runtime, Arc<SimulatedNetwork>, Invite) {
+    let runtime = Runtime::new().expect("runtime");
+    let identity = sr_crypto::SigningKey::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)));
+    let card = Card::first(identity.public_key());
+    let invite =
+        Invite { address: "simulated:1".into(), card_hash: card_hash(&card), token: [9; 16] };
+    let hashes: Vec<Hash> = (0..16).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
+    // A faulty store may refuse this; the test then sees a refused voucher.
+    let _ = meta.add_vouchers(&hashes);
+    let server = Server::new(identity, Stores { meta, blobs }, caps, clock(), Box::new(|_| {}));
+    let (to_server, accepted) = unbounded_channel();
+    runtime.spawn(Arc::new(server).serve(SimulatedListener(accepted)));
+    let network = Arc::new(SimulatedNetwork {
+        to_server: Mutex::new(to_server),
+        dialled: AtomicUsize::new(0),
+        breaks_after: Mutex::default(),
+    });
+    (runtime, network, invite)
+}
+
+fn dialer(network: &Arc<SimulatedNetwork>) -> sr_client::MakeDialer {
+    let network = Arc::clone(network);
+    Arc::new(move |_| Ok(Arc::clone(&network) as Arc<dyn Dial>))
+}
+
+struct Simulated {
+    dir: tempfile::TempDir,
+    network: Arc<SimulatedNetwork>,
+    _runtime: Runtime,
+}
+
+impl Simulated {
+    fn new(
+        meta: Arc<dyn MetaStore>,
+        blobs: Arc<dyn sr_store::BlobStore>,
+        caps: Caps,
+    ) -> Result<Self, ClientError> {
+        let dir = tempfile::tempdir().expect("dir");
+        let folder = dir.path().join("folder");
+        std::fs::create_dir(&folder).expect("makes");
+        for i in 0..20 {
+            let content = crate::world::noise(i, 200_000);
+            std::fs::write(folder.join(i.to_string()), content).expect("writes");
+        }
+        let (runtime, network, invite) = simulated(meta, blobs, caps);
+        let profile = dir.path().join("profile");
+        let mut client = Client::join_by(&profile, &invite, None, "d", clock(), &dialer(&network))?;
+        client.add_folder(&folder)?;
+        Ok(Self { dir, network, _runtime: runtime })
+    }
+
+    fn client(&self) -> Client {
+        let profile = self.dir.path().join("profile");
+        Client::open_by(&profile, clock(), &dialer(&self.network)).expect("opens")
+    }
+
+    fn backup(&self) -> Result<Vec<sr_client::BackupReport>, ClientError> {
+        self.client().backup(None, &Progress::default())
+    }
+
+    fn assert_whole(&self) {
+        let report = self.client().verify(true, &Progress::default()).expect("verifies");
+        assert!(report.snapshots >= 1);
+        assert!(report.bad_packs.is_empty() && report.files.is_empty(), "{report:?}");
+    }
+}
+
+#[test]
+fn connections_that_break_at_any_byte_lose_nothing() {
+    let simulated = Simulated::new(
+        Arc::new(MemoryMeta::default()),
+        Arc::new(MemoryBlobs::default()),
+        Caps::default(),
+    )
+    .expect("joins");
+    *simulated.network.breaks_after.lock().expect("lock") =
+        vec![3_000_000, 1_000_000, 70_000, 9_000, 400, 20];
+    simulated.backup().expect("backs up over broken connections");
+    assert!(simulated.network.dialled.load(Ordering::SeqCst) > 5);
+    simulated.assert_whole();
+}
+
+#[test]
+fn whichever_call_of_the_servers_stores_fails_the_same_command_goes_on() {
+    for n in (0..60).step_by(3) {
+        let meta = Arc::new(MemoryMeta::default());
+        let blobs = Arc::new(MemoryBlobs::default());
+        let faulty_meta = Arc::new(sr_store::Faulty::new(Arc::clone(&meta), n + 1));
+        let faulty_blobs = Arc::new(sr_store::Faulty::new(Arc::clone(&blobs), n / 2));
+        let simulated = Simulated::new(faulty_meta, faulty_blobs, Caps::default()).expect("joins");
+        let mut tries = 0;
+        while let Err(error) = simulated.backup() {
+            assert!(matches!(error, ClientError::ServerRefused(_)), "{n}: {error}");
+            tries += 1;
+            assert!(tries <= 3, "{n}: {error}");
+        }
+        // The faults may come only now, one for each store; then nothing is left to fail.
+        for _ in 0..12 {
+            let _ = simulated.client().verify(true, &Progress::default());
+        }
+        simulated.assert_whole();
+    }
+}
+
+#[test]
+fn limits_are_refusals_that_say_so() {
+    let stores = || (Arc::new(MemoryMeta::default()), Arc::new(MemoryBlobs::default()));
+    let (meta, blobs) = stores();
+    let few_bytes = Caps { bytes_per_space: 1 << 20, ..Caps::default() };
+    let simulated = Simulated::new(meta, blobs, few_bytes).expect("joins");
+    let refused = simulated.backup().expect_err("4 MB do not fit into 1 MiB");
+    assert!(matches!(refused, ClientError::ServerRefused(sr_wire::api::ErrorCode::QuotaFull)));
+    let (meta, blobs) = stores();
+    let no_space = Caps { spaces: 0, ..Caps::default() };
+    let simulated = Simulated::new(meta, blobs, no_space).expect("joins");
+    let refused = simulated.backup().expect_err("no space is left");
+    assert!(matches!(refused, ClientError::ServerRefused(sr_wire::api::ErrorCode::QuotaFull)));
+}
