@@ -1,1 +1,34 @@
-fn main() {}
+//! What developers and CI run: `cargo xtask ci`, `cargo xtask bench vault`, `cargo xtask kill`.
+
+mod bench;
+mod ci;
+mod kill;
+mod run;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  ci                      everything that must hold before a change lands
+  bench vault [FOLDER]    strongroom and restic with its rest-server, side by side
+  kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        ["ci"] => ci::all(),
+        ["bench", "vault", folder @ ..] if folder.len() <= 1 => {
+            bench::vault(folder.first().copied())
+        }
+        ["kill", numbers @ ..] if numbers.len() <= 2 => kill::run_command(numbers),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            run::say(&message);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,7 +1,10 @@
 //! The client against the real server, over TLS on this machine and over a simulated network.
 
+#![expect(clippy::expect_used, reason = "a test that fails panics")]
+
 mod attacks;
 mod backup;
 mod faults;
+mod hostile;
 mod network;
 mod world;

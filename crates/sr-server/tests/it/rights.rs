@@ -1,0 +1,226 @@
+//! Who may do what.
+
+use std::{io, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use sr_crypto::{CapabilityKey, Hash, Secret32, SigningKey};
+use sr_server::{Channel, Handshake, Listen, Server, Stores};
+use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
+use sr_wire::{
+    PackId, Right, SealedHead, SpaceId, SpaceKeys, SwapProof,
+    api::{self, CreateSpace, ErrorBody, ErrorCode, HeadRead, HeadSwap, PackGet, PackHave, Prove},
+    create_bytes, decode, encode, labels, limits, prove_bytes, swap_bytes, voucher_hash,
+};
+use tokio::{
+    io::DuplexStream,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+const SPACE: SpaceId = SpaceId([1; 16]);
+const VOUCHER: Hash = [5; 32];
+
+struct Listener(UnboundedReceiver<(DuplexStream, [u8; 32])>);
+
+impl Listen for Listener {
+    fn accept(&mut self) -> Pin<Box<dyn Future<Output = io::Result<Handshake>> + Send + '_>> {
+        Box::pin(async {
+            let (stream, binding) = self.0.recv().await.ok_or(io::ErrorKind::BrokenPipe)?;
+            let channel = Channel { io: Box::new(stream), binding };
+            let handshake: Handshake = Box::pin(async move { Ok(channel) });
+            Ok(handshake)
+        })
+    }
+
+    fn spki_hash(&self) -> Hash {
+        [0; 32]
+    }
+}
+
+type Connect = UnboundedSender<(DuplexStream, [u8; 32])>;
+
+fn start() -> Connect {
+    let meta = MemoryMeta::default();
+    meta.add_vouchers(&[voucher_hash(&VOUCHER)]).expect("adds");
+    let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(MemoryBlobs::default()) };
+    let identity = SigningKey::from_seed(&Secret32::init_with(|s| s.fill(1)));
+    let clock: sr_server::Clock = Arc::new(|| 0);
+    let server = Server::new(identity, stores, Caps::default(), clock, Box::new(|_| {}));
+    let (connect, accepted) = unbounded_channel();
+    tokio::spawn(Arc::new(server).serve(Listener(accepted)));
+    connect
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    binding: [u8; 32],
+}
+
+impl Connection {
+    async fn new(connect: &Connect, binding: u8) -> Self {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        connect.send((theirs, [binding; 32])).expect("accepts");
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(ours))
+            .await
+            .expect("handshake");
+        tokio::spawn(connection);
+        Self { sender, binding: [binding; 32] }
+    }
+
+    async fn call(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
+        let request = Request::post(format!("https://s{path}"))
+            .body(Full::new(Bytes::from(body)))
+            .expect("request");
+        let response = self.sender.clone().send_request(request).await.expect("answers");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("body").to_bytes();
+        if status == StatusCode::OK {
+            return Ok(body.to_vec());
+        }
+        let error: ErrorBody = decode("error", &body, limits::MESSAGE_LEN_MAX).expect("decodes");
+        Err(error.code)
+    }
+
+    async fn prove(&self, right: Right, key: &CapabilityKey) -> Result<Vec<u8>, ErrorCode> {
+        let bytes = prove_bytes(&self.binding, SPACE, right);
+        let proof = Prove { space: SPACE, right, signature: key.sign(labels::PROVE, &bytes) };
+        self.call(api::RIGHT_PROVE, encode(&proof)).await
+    }
+
+    async fn create(&self) -> Result<Vec<u8>, ErrorCode> {
+        let bytes = create_bytes(&self.binding, SPACE, &keys(), &VOUCHER);
+        let signature = key(2).sign(labels::CREATE, &bytes);
+        let request = CreateSpace { space: SPACE, keys: keys(), voucher: VOUCHER, signature };
+        self.call(api::SPACE_CREATE, encode(&request)).await
+    }
+}
+
+fn key(byte: u8) -> CapabilityKey {
+    CapabilityKey::from_seed(&Secret32::init_with(|s| s.fill(byte)))
+}
+
+fn keys() -> SpaceKeys {
+    let public = |byte| key(byte).public_key();
+    SpaceKeys { read: public(1), append: public(2), prune: public(3), owner: [0; 32] }
+}
+
+fn head(seq: u64) -> SealedHead {
+    let sealed = vec![0; limits::SEALED_HEAD_LEN].into();
+    SealedHead { space: SPACE, seq, generation: 0, previous: [0; 32], sealed }
+}
+
+fn swap(connection: &Connection, counter: u64, by: &CapabilityKey) -> Vec<u8> {
+    let bytes = swap_bytes(&connection.binding, counter, &head(1));
+    let proof = SwapProof { counter, signature: by.sign(labels::SWAP, &bytes) };
+    encode(&HeadSwap { head: head(1), nonce: [0; 32], proof })
+}
+
+fn pack_body(len: usize) -> Vec<u8> {
+    let mut body = [&SPACE.0[..], &[9; 32]].concat();
+    body.resize(api::PACK_PUT_PREFIX_LEN + len, 7);
+    body
+}
+
+const REFUSED: ErrorCode = ErrorCode::RightRefused;
+
+#[tokio::test]
+async fn a_right_is_proven_for_its_space_and_connection_only() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    one.create().await.expect("creates");
+    one.create().await.expect("a repeat succeeds");
+
+    let read = encode(&HeadRead { space: SPACE, nonce: [0; 32] });
+    assert_eq!(one.call(api::HEAD_READ, read.clone()).await, Err(REFUSED));
+    assert_eq!(one.prove(Right::Read, &key(2)).await, Err(REFUSED));
+    assert_eq!(one.prove(Right::Owner, &key(0)).await, Err(REFUSED));
+    one.prove(Right::Read, &key(1)).await.expect("proves");
+    one.call(api::HEAD_READ, read.clone()).await.expect("reads");
+
+    // Reading is not writing.
+    assert_eq!(one.call(api::PACK_PUT, pack_body(1 << 16)).await, Err(REFUSED));
+    assert_eq!(one.call(api::HEAD_SWAP, swap(&one, 1, &key(2))).await, Err(REFUSED));
+
+    // A proof that was overheard is of no use on another connection.
+    let two = Connection::new(&connect, 2).await;
+    let bytes = prove_bytes(&one.binding, SPACE, Right::Read);
+    let signature = key(1).sign(labels::PROVE, &bytes);
+    let proof = encode(&Prove { space: SPACE, right: Right::Read, signature });
+    assert_eq!(two.call(api::RIGHT_PROVE, proof).await, Err(REFUSED));
+    assert_eq!(two.call(api::HEAD_READ, read).await, Err(REFUSED));
+}
+
+#[tokio::test]
+async fn every_swap_is_signed_by_itself_and_counted() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    one.create().await.expect("creates");
+    one.prove(Right::Append, &key(2)).await.expect("proves");
+    assert_eq!(one.call(api::HEAD_SWAP, swap(&one, 1, &key(1))).await, Err(REFUSED));
+    let first = swap(&one, 1, &key(2));
+    one.call(api::HEAD_SWAP, first.clone()).await.expect("swaps");
+    assert_eq!(one.call(api::HEAD_SWAP, first).await, Err(REFUSED), "the same counter");
+    let two = Connection::new(&connect, 2).await;
+    two.prove(Right::Append, &key(2)).await.expect("proves");
+    assert_eq!(two.call(api::HEAD_SWAP, swap(&one, 2, &key(2))).await, Err(REFUSED));
+}
+
+#[tokio::test]
+async fn packs_have_five_sizes_one_owner_and_are_written_once() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    one.create().await.expect("creates");
+    one.prove(Right::Append, &key(2)).await.expect("proves");
+    one.prove(Right::Read, &key(1)).await.expect("proves");
+    for len in [0, 1, (1 << 16) - 1, (1 << 16) + 1, (1 << 24) + 1] {
+        let stored = one.call(api::PACK_PUT, pack_body(len)).await;
+        assert_eq!(stored, Err(ErrorCode::Malformed), "{len}");
+    }
+    assert_eq!(one.call(api::PACK_PUT, vec![0; 10]).await, Err(ErrorCode::Malformed));
+    one.call(api::PACK_PUT, pack_body(1 << 16)).await.expect("stores");
+    let again = one.call(api::PACK_PUT, pack_body(1 << 18)).await;
+    assert_eq!(again, Err(ErrorCode::Exists));
+    let get = |space, pack, first, last| encode(&PackGet { space, pack, first, last });
+    let pack = PackId([9; 32]);
+    let reply = one.call(api::PACK_GET, get(SPACE, pack, 0, 15)).await.expect("reads");
+    assert_eq!(reply.len(), 4 + (1 << 16));
+    assert_eq!(one.call(api::PACK_GET, get(SPACE, pack, 1, 1)).await, Err(ErrorCode::Malformed));
+    let missing = one.call(api::PACK_GET, get(SPACE, PackId([8; 32]), 0, 0)).await;
+    assert_eq!(missing, Err(ErrorCode::NotFound));
+    let other = one.call(api::PACK_GET, get(SpaceId([2; 16]), pack, 0, 0)).await;
+    assert_eq!(other, Err(REFUSED));
+    let have = encode(&PackHave { space: SPACE, packs: vec![pack, PackId([8; 32])] });
+    let reply = one.call(api::PACK_HAVE, have).await.expect("answers");
+    assert_eq!(reply, encode(&api::PackMissing { packs: vec![PackId([8; 32])] }));
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_with_a_code() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    assert_eq!(one.call("/", vec![]).await, Err(ErrorCode::Version));
+    assert_eq!(one.call("/v2/card", vec![]).await, Err(ErrorCode::Version));
+    for path in [
+        api::SPACE_CREATE,
+        api::RIGHT_PROVE,
+        api::PACK_PUT,
+        api::PACK_GET,
+        api::PACK_HAVE,
+        api::HEAD_READ,
+        api::HEAD_SWAP,
+    ] {
+        for body in [vec![], vec![0xff; 100], vec![0; limits::MESSAGE_LEN_MAX + 1]] {
+            let answer = one.call(path, body).await;
+            assert!(
+                matches!(answer, Err(ErrorCode::Malformed | ErrorCode::RightRefused)),
+                "{path}: {answer:?}"
+            );
+        }
+    }
+    // Another card would be answered by another server.
+    one.call(api::CARD, vec![]).await.expect("answers");
+}
