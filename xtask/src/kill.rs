@@ -25,13 +25,18 @@ pub(crate) fn rounds(binary: &Path, rounds: &str, seed: &str) -> Result<(), Stri
     let (rounds, seed) = (number(rounds)?, number(seed)?);
     let dir = std::env::temp_dir().join(format!("strongroom-kill-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
-    let mut world = World { binary: binary.to_owned(), dir, random: seed | 1, server: None };
+    let mut world =
+        World { binary: binary.to_owned(), dir, random: seed | 1, interrupted: 0, server: None };
     let result = world.play(rounds);
     world.stop_server();
     let removed = fs::remove_dir_all(&world.dir).map_err(|e| e.to_string());
     result?;
     removed?;
-    say(&format!("{rounds} rounds from seed {seed}: no loss, no leftovers"));
+    let interrupted = world.interrupted;
+    say(&format!(
+        "{rounds} rounds from seed {seed}, {interrupted} of them killed in the middle: no loss, no \
+         leftovers"
+    ));
     Ok(())
 }
 
@@ -39,6 +44,8 @@ struct World {
     binary: PathBuf,
     dir: PathBuf,
     random: u64,
+    /// Rounds in which something was killed while it ran.
+    interrupted: u64,
     server: Option<Child>,
 }
 
@@ -81,6 +88,9 @@ impl World {
             _ => {
                 let mut client = self.spawn(&["backup", "now", "--quiet"])?;
                 self.wait_a_random_while();
+                if client.try_wait().map_err(|e| e.to_string())?.is_none() {
+                    self.interrupted += 1;
+                }
                 self.kill_server()?;
                 self.start_server()?;
                 let ended = client.wait().map_err(|e| e.to_string())?;
@@ -160,7 +170,10 @@ impl World {
     fn start_and_kill(&mut self, args: &[&str]) -> Result<(), String> {
         let mut client = self.spawn(args)?;
         self.wait_a_random_while();
-        // SIGKILL; one that has ended already was not interrupted.
+        // One that has ended already was not interrupted.
+        if client.try_wait().map_err(|e| e.to_string())?.is_none() {
+            self.interrupted += 1;
+        }
         let _ = client.kill();
         client.wait().map_err(|e| e.to_string())?;
         Ok(())

@@ -57,8 +57,8 @@ impl Skipped {
 /// What a run did for one folder.
 #[derive(Clone, Debug)]
 pub struct BackupReport {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
+    /// The snapshot; `None` when the folder could not be read at all.
+    pub snapshot: Option<SnapshotId>,
     /// The folder.
     pub path: PathBuf,
     /// Files in the snapshot.
@@ -71,6 +71,13 @@ pub struct BackupReport {
     pub skipped: Vec<Skipped>,
 }
 
+impl BackupReport {
+    fn unreadable(path: PathBuf, error: &io::Error) -> Self {
+        let skipped = vec![Skipped::unreadable(path.clone(), error)];
+        Self { snapshot: None, path, files: 0, bytes: 0, files_read: 0, skipped }
+    }
+}
+
 struct Run<'a> {
     ids: ChunkIds,
     chunker: Chunker,
@@ -80,6 +87,8 @@ struct Run<'a> {
     exclude: PathBuf,
     cache_dir: PathBuf,
     now_s: u64,
+    /// The first snapshot of this run is the vault's so-manieth.
+    next_number: u64,
 }
 
 /// Backs up `folders` under one new head.
@@ -93,7 +102,8 @@ pub(crate) fn run(
     progress.start(Phase::Connecting, 0);
     let keys = Arc::clone(&profile.keys);
     let ids = ChunkIds::new(&keys.vault);
-    let mut view = View::open(profile, remote, &ids)?;
+    let damaged = profile.damaged_packs()?;
+    let mut view = View::open(profile, remote, &ids, &damaged)?;
     let adopted = view.adopt_pending(profile, remote)?;
     let device = profile.device_name()?;
     let (exclude, cache_dir) = (profile.dir().to_owned(), profile.cache_dir()?);
@@ -107,6 +117,7 @@ pub(crate) fn run(
         exclude,
         cache_dir,
         now_s: clock(),
+        next_number: view.manifest.snapshots.len() as u64,
     };
     let shared = Mutex::new(&mut *profile);
     let manifest = view.manifest.clone();
@@ -134,6 +145,8 @@ pub(crate) fn run(
     if let Some(newest) = finished.manifest.snapshots.iter().map(|s| s.time_s).max() {
         profile.set_newest_snapshot_s(newest)?;
     }
+    // Readers take the newest place of a chunk, so from here on the damaged ones are not asked.
+    profile.set_damaged(&[])?;
     cache.keep_only(&finished.manifest, finished.pack);
     Ok(reports)
 }
@@ -153,8 +166,16 @@ impl Run<'_> {
         let mut compressor = compressor()?;
         let mut reports = Vec::new();
         for folder in folders {
-            let (snapshot, mut report) = self.folder(folder, &device, &mut compressor)?;
-            report.snapshot = snapshot.id(&self.ids);
+            // A folder that is gone, on a disk that is not plugged in say, does not stop the others.
+            let (snapshot, mut report) = match self.folder(folder, &device, &mut compressor) {
+                Err(ClientError::Local { path, source, .. }) if path == folder.path => {
+                    reports.push(BackupReport::unreadable(path, &source));
+                    continue;
+                }
+                done => done?,
+            };
+            let id = snapshot.id(&self.ids);
+            report.snapshot = Some(id);
             manifest.snapshots.push(snapshot);
             reports.push(report);
         }
@@ -182,6 +203,7 @@ impl Run<'_> {
         let (files, bytes) = totals(&scan);
         let snapshot = Snapshot {
             time_s: self.now_s,
+            number: self.next_number,
             device: device.to_vec().into(),
             path: folder.path.as_os_str().as_bytes().to_vec().into(),
             files,
@@ -190,7 +212,7 @@ impl Run<'_> {
             root: scan.root,
         };
         let report = BackupReport {
-            snapshot: SnapshotId([0; 32]),
+            snapshot: None,
             path: folder.path.clone(),
             files,
             bytes,

@@ -1,12 +1,14 @@
 //! The client's API.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
+use sr_keys::Keys;
 use sr_vault::{ChunkIds, manifest::Snapshot};
 use sr_wire::{Invite, SnapshotId, VOUCHERS_PER_INVITE, voucher};
 
@@ -76,7 +78,9 @@ pub struct Status {
 
 impl Client {
     /// Joins the server of `invite` and makes a profile in `dir`. Nothing is made when the server is
-    /// not the one that the invite names.
+    /// not the one that the invite names. With `keys` of another profile, the new one has the same
+    /// vault; the first head that it sees is taken on the server's word. In a profile that has joined
+    /// this server already, only the address and the vouchers are those of the new invite.
     ///
     /// **Errors** [`ClientError::AlreadyJoined`], [`ClientError::Misbehaviour`],
     /// [`ClientError::Unreachable`] and those of local files.
@@ -85,9 +89,10 @@ impl Client {
         invite: &Invite,
         name: Option<&str>,
         device_name: &str,
+        keys: Option<Keys>,
         clock: Clock,
     ) -> Result<Self, ClientError> {
-        Self::join_by(dir, invite, name, device_name, clock, &tls_dialer())
+        Self::join_by(dir, invite, name, device_name, keys, clock, &tls_dialer())
     }
 
     /// As [`Client::join`], over another network than TLS.
@@ -98,16 +103,25 @@ impl Client {
         invite: &Invite,
         name: Option<&str>,
         device_name: &str,
+        keys: Option<Keys>,
         clock: Clock,
         dialer: &MakeDialer,
     ) -> Result<Self, ClientError> {
-        if dir.join("keys").exists() {
-            return Err(ClientError::AlreadyJoined);
-        }
         let dial = dialer(&invite.address)?;
         let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
-        remote.card()?;
-        let profile = Profile::create(dir, invite, name, device_name, &mut os_rng())?;
+        let profile = match Profile::open(dir) {
+            Err(ClientError::NotJoined) => {
+                remote.card()?;
+                Profile::create(dir, invite, name, device_name, keys, &mut os_rng())?
+            }
+            Ok(profile) if keys.is_none() && profile.invite()?.card_hash == invite.card_hash => {
+                remote.card()?;
+                profile.set_invite(invite)?;
+                profile
+            }
+            Ok(_) => return Err(ClientError::AlreadyJoined),
+            Err(error) => return Err(error),
+        };
         Ok(Self { profile, remote, clock })
     }
 
@@ -154,6 +168,16 @@ impl Client {
         self.profile.add_folder(&path)
     }
 
+    /// Removes a folder from what is backed up; its snapshots stay. Returns false for one that is not
+    /// there.
+    ///
+    /// **Errors** those of the local state.
+    pub fn remove_folder(&mut self, path: &Path) -> Result<bool, ClientError> {
+        let absolute = std::path::absolute(path).map_err(ClientError::local("resolving", path))?;
+        Ok(self.profile.remove_folder(&path.canonicalize().unwrap_or_else(|_| absolute.clone()))?
+            || self.profile.remove_folder(&absolute)?)
+    }
+
     /// Returns the folders that are backed up.
     ///
     /// **Errors** those of the local state.
@@ -190,11 +214,11 @@ impl Client {
     /// **Errors** those of reading the vault.
     pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, ClientError> {
         let ids = ChunkIds::new(&self.profile.keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids)?;
+        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
         Ok(view.manifest.snapshots.iter().map(|snapshot| info(snapshot, &ids)).collect())
     }
 
-    /// Restores `path` of a snapshot. `which` is `latest`, an id, or the beginning of one; `path` is
+    /// Restores `path` of a snapshot, and says which snapshot it was. `which` is `latest`, an id, or the beginning of one; `path` is
     /// relative to the snapshot's folder, or absolute, and with `latest` an absolute one also chooses
     /// the folder.
     ///
@@ -206,10 +230,10 @@ impl Client {
         path: Option<&Path>,
         target: &Target,
         progress: &Progress,
-    ) -> Result<RestoreReport, ClientError> {
+    ) -> Result<(SnapshotInfo, RestoreReport), ClientError> {
         let keys = Arc::clone(&self.profile.keys);
         let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids)?;
+        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
         let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
         let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
         let mut reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
@@ -229,10 +253,12 @@ impl Client {
                 place
             }
         };
-        restore::restore(&mut reader, &node, &target, progress)
+        let report = restore::restore(&mut reader, &node, &target, progress)?;
+        Ok((info(snapshot, &ids), report))
     }
 
-    /// Checks whether everything can be had back; with `read_data` by reading all of it.
+    /// Checks whether everything can be had back; with `read_data` by reading all of it. The next
+    /// backup stores anew what it finds damaged, as far as it is still on this device.
     ///
     /// **Errors** those of reading the vault. What is damaged is no error here but in the report.
     pub fn verify(
@@ -242,8 +268,11 @@ impl Client {
     ) -> Result<VerifyReport, ClientError> {
         let keys = Arc::clone(&self.profile.keys);
         let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids)?;
-        verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)
+        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
+        let report = verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)?;
+        let damaged: Vec<_> = report.bad_packs.iter().map(|(pack, _)| *pack).collect();
+        self.profile.set_damaged(&damaged)?;
+        Ok(report)
     }
 
     /// Returns the state of the profile. A server that can't be reached is a part of it; one that
@@ -325,10 +354,15 @@ fn choose<'a>(
     path: Option<&Path>,
 ) -> Result<(&'a Snapshot, Vec<std::ffi::OsString>), ClientError> {
     let path = path.unwrap_or_else(|| Path::new(""));
+    let which = which.to_lowercase();
     let matching: Vec<&Snapshot> = if which == "latest" {
+        let folders: BTreeSet<&[u8]> = snapshots.iter().map(|s| s.path.as_slice()).collect();
+        if folders.len() > 1 && !path.is_absolute() {
+            return Err(ClientError::FolderAmbiguous);
+        }
         snapshots.iter().rev().filter(|s| below(s, path).is_some()).take(1).collect()
     } else {
-        snapshots.iter().filter(|s| s.id(ids).to_string().starts_with(which)).collect()
+        snapshots.iter().filter(|s| s.id(ids).to_string().starts_with(&which)).collect()
     };
     let snapshot = match matching.as_slice() {
         [snapshot] => *snapshot,

@@ -26,4 +26,5 @@ pub use error::{ClientError, RefusedFile};
 pub use profile::{Folder, profile_dir};
 pub use progress::{Phase, Progress};
 pub use restore::{RestoreReport, Target};
+pub use sr_keys::{Keys, KeysError};
 pub use verify::VerifyReport;

@@ -26,6 +26,7 @@ const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE pending (pack BLOB PRIMARY KEY, holds BLOB NOT NULL) STRICT;
+CREATE TABLE damaged (pack BLOB PRIMARY KEY) STRICT;
 PRAGMA user_version = 1;
 ";
 
@@ -57,12 +58,14 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Makes a profile for the server of `invite`.
+    /// Makes a profile for the server of `invite`, with new keys or with those of another profile's
+    /// key file.
     pub(crate) fn create(
         dir: &Path,
         invite: &Invite,
         name: Option<&str>,
         device_name: &str,
+        keys: Option<Keys>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, ClientError> {
         DirBuilder::new()
@@ -74,8 +77,13 @@ impl Profile {
         if is_joined(dir) {
             return Err(ClientError::AlreadyJoined);
         }
-        let keys = Arc::new(Keys::generate(rng));
         let path = dir.join("state.db");
+        if was_used(&path) {
+            // Its key file was moved away: without it the state is of no use, and with it of much.
+            return Err(ClientError::Keys(dir.join(KEY_FILE)));
+        }
+        let is_copy = keys.is_some();
+        let keys = Arc::new(keys.unwrap_or_else(|| Keys::generate(rng)));
         // What an interrupted `join` left is worth nothing: no key was used yet.
         for leftover in ["state.db", "state.db-wal", "state.db-shm"] {
             remove_if_there(&dir.join(leftover))?;
@@ -84,6 +92,10 @@ impl Profile {
         let profile = Self { dir: dir.to_owned(), database, keys, _lock: lock };
         profile.set("invite", invite.to_string().as_bytes())?;
         profile.set("device", device_name.as_bytes())?;
+        if is_copy {
+            profile.set("space", b"made")?;
+            profile.set("take-first-head", b"")?;
+        }
         if let Some(name) = name {
             profile.set("name", name.as_bytes())?;
         }
@@ -151,6 +163,25 @@ impl Profile {
 
     pub(crate) fn set_has_space(&self) -> Result<(), ClientError> {
         self.set("space", b"made")
+    }
+
+    /// Returns whether this profile was made from a copy of a key file and has seen no head yet.
+    pub(crate) fn takes_first_head(&self) -> Result<bool, ClientError> {
+        Ok(self.get("take-first-head")?.is_some())
+    }
+
+    /// Accepts the first head that a profile made from a copy sees.
+    pub(crate) fn accept_first(&mut self, head: Option<&SealedHead>) -> Result<(), ClientError> {
+        if let Some(head) = head {
+            self.accept_sent(head)?;
+        }
+        self.query(|db| db.execute("DELETE FROM state WHERE key = 'take-first-head'", []))?;
+        Ok(())
+    }
+
+    /// Takes another invite of the same server, which may have another address.
+    pub(crate) fn set_invite(&self, invite: &Invite) -> Result<(), ClientError> {
+        self.set("invite", invite.to_string().as_bytes())
     }
 
     /// Returns the newest head that this client accepted.
@@ -235,6 +266,14 @@ impl Profile {
         })
     }
 
+    /// Removes a folder; returns false for one that is not there.
+    pub(crate) fn remove_folder(&self, path: &Path) -> Result<bool, ClientError> {
+        let path = path.as_os_str().as_bytes();
+        let removed =
+            self.query(|database| database.execute("DELETE FROM folders WHERE path = ?1", [path]))?;
+        Ok(removed == 1)
+    }
+
     /// Remembers what a pack holds, before the pack is sent: whatever happens then, the next run
     /// knows of it.
     pub(crate) fn add_pending(&self, pack: &IndexPack) -> Result<(), ClientError> {
@@ -245,6 +284,28 @@ impl Profile {
             )
         })?;
         Ok(())
+    }
+
+    /// Remembers which packs the last check found damaged; the next backup stores what they held
+    /// anew.
+    pub(crate) fn set_damaged(&mut self, packs: &[PackId]) -> Result<(), ClientError> {
+        let path = self.dir.join("state.db");
+        let set = |database: &mut Connection| {
+            let transaction = database.transaction()?;
+            transaction.execute("DELETE FROM damaged", [])?;
+            for pack in packs {
+                transaction.execute("INSERT INTO damaged VALUES (?1)", [pack.0])?;
+            }
+            transaction.commit()
+        };
+        set(&mut self.database).map_err(state_error(&path))
+    }
+
+    pub(crate) fn damaged_packs(&self) -> Result<Vec<PackId>, ClientError> {
+        self.query(|database| {
+            let mut query = database.prepare("SELECT pack FROM damaged")?;
+            query.query_map([], |row| Ok(PackId(row.get(0)?)))?.collect()
+        })
     }
 
     pub(crate) fn remove_pending(&self, packs: &[PackId]) -> Result<(), ClientError> {
@@ -296,6 +357,15 @@ const KEY_FILE: &str = "keys";
 
 fn is_joined(dir: &Path) -> bool {
     dir.join(KEY_FILE).exists()
+}
+
+/// Returns whether a database holds more than an interrupted `join` leaves.
+fn was_used(path: &Path) -> bool {
+    path.exists()
+        && open_database(path).is_ok_and(|database| {
+            let query = "SELECT count(*) FROM state WHERE key IN ('space', 'head')";
+            database.query_row(query, [], |row| row.get::<_, i64>(0)).is_ok_and(|rows| rows > 0)
+        })
 }
 
 fn lock(dir: &Path) -> Result<File, ClientError> {

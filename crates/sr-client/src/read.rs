@@ -16,7 +16,7 @@ use crate::{ClientError, lru::Lru, remote::Remote};
 
 /// Packs in memory at once, 16 MiB each at most.
 const PACKS_CACHED: usize = 4;
-/// Blocks in memory at once, 6 MiB each at most and 2 MiB as a rule.
+/// Blocks in memory at once, 4 MiB each at most and 2 MiB as a rule.
 const BLOCKS_CACHED: usize = 16;
 
 /// Why a chunk was not read: it is cloned to every reader that waits for the same pack.

@@ -38,8 +38,9 @@ use crate::{
     read::{ReadError, Reader},
 };
 
-/// The staging folder, which a restore makes in its target and removes when it ends.
-const STAGING: &str = ".strongroom-restore";
+/// The staging folder, which a restore makes in its target and removes when it ends. Backups leave
+/// it out.
+pub(crate) const STAGING: &str = ".strongroom-restore";
 const WORKERS: usize = 2;
 const BATCH: usize = 16;
 /// With more files than this, whole packs are fetched.
@@ -409,7 +410,9 @@ fn open_beneath(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(root, path, flags, Mode::empty(), resolve).map_err(|error| match error {
-        rustix::io::Errno::LOOP => io::Error::other("a link is in the way; it is not followed"),
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
+            io::Error::other("a link or file is in the way of this folder; it is not followed")
+        }
         rustix::io::Errno::XDEV => io::Error::other("the path leads out of the target"),
         error => error.into(),
     })

@@ -129,7 +129,9 @@ fn add(
     progress: &Progress,
 ) -> Option<usize> {
     let path = scan.folders[folder].path.join(OsStr::from_bytes(name));
-    if path == exclude {
+    // The profile's own files change while they are read; a staging folder is what an interrupted
+    // restore left.
+    if path == exclude || name == crate::restore::STAGING.as_bytes() {
         return None;
     }
     let meta = match fs::symlink_metadata(&path) {

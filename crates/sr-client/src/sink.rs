@@ -85,6 +85,14 @@ impl Open {
         self.builder.blobs() < BLOCKS_PER_PACK && self.builder.fits(Class::LARGEST, len)
     }
 
+    fn push_or_defer(&mut self, block: IndexBlock, stored: Vec<u8>) {
+        if self.has_room(stored.len()) {
+            self.push(block, &stored);
+        } else {
+            self.deferred.push((block, stored));
+        }
+    }
+
     /// Adds a block, whose place in the pack `block` does not name yet.
     fn push(&mut self, mut block: IndexBlock, stored: &[u8]) {
         let entry = self.builder.push(block.kind, stored);
@@ -126,11 +134,7 @@ impl<'a> Sink<'a> {
             IndexBlock { kind, offset: 0, stored_len: 0, raw_len, chunks: chunks.collect() };
         let full = {
             let mut open = lock(&self.open);
-            if open.has_room(block.stored.len()) {
-                open.push(in_index, &block.stored);
-            } else {
-                open.deferred.push((in_index, block.stored));
-            }
+            open.push_or_defer(in_index, block.stored);
             let is_full = open.deferred.len() >= DEFERRED_MAX;
             is_full.then(|| self.next(&mut open))
         };
@@ -141,7 +145,7 @@ impl<'a> Sink<'a> {
     fn next(&self, open: &mut Open) -> Open {
         let mut next = Open::random(self.keys);
         for (block, stored) in std::mem::take(&mut open.deferred) {
-            next.push(block, &stored);
+            next.push_or_defer(block, stored);
         }
         std::mem::replace(open, next)
     }
@@ -170,7 +174,7 @@ impl<'a> Sink<'a> {
     ) -> Result<Finished, ClientError> {
         let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
         let mut rest = std::mem::replace(&mut *lock(&self.open), Open::random(self.keys));
-        if !rest.deferred.is_empty() {
+        while !rest.deferred.is_empty() {
             let full = self.next(&mut rest);
             self.send_filled(full).map_err(stopped)?;
         }
@@ -318,6 +322,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Blocks of the largest size, four of which are longer than a pack by a header and some tags.
+    #[test]
+    fn blocks_that_fill_a_pack_to_the_brim_go_on_to_the_next() {
+        let keys = sr_keys::VaultKeys::generate(&mut os_rng());
+        let index = ChunkIndex::default();
+        let (sink, queue) = Sink::new(&keys, &index);
+        let block = || Block { stored: vec![1; 4 << 20], raw_len: 4 << 20, chunks: Vec::new() };
+        let sizes = std::thread::scope(|scope| {
+            let received = scope.spawn(|| {
+                let queue = lock(&queue).take().expect("queue");
+                queue.iter().map(|upload| upload.holds.blocks.len()).collect::<Vec<_>>()
+            });
+            for _ in 0..20 {
+                sink.add(Kind::Data, block()).expect("takes");
+            }
+            let dir = tempfile::tempdir().expect("dir");
+            let cache = Cache { dir: dir.path().to_owned() };
+            let mut compressor = Compressor::new().expect("memory");
+            sink.finish(Vec::new(), Manifest::default(), &mut compressor, &cache).expect("sends");
+            received.join().expect("joins")
+        });
+        assert_eq!(sizes.iter().sum::<usize>(), 20);
+    }
 
     #[test]
     fn a_pack_with_many_chunks_is_split_over_indexes_and_nothing_is_lost() {

@@ -27,11 +27,13 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Asks the server for the newest head and takes it if it may be shown to this client.
+    /// Asks the server for the newest head and takes it if it may be shown to this client. What is
+    /// in the packs `without` counts as not stored.
     pub(crate) fn open(
         profile: &mut Profile,
         remote: &Remote,
         ids: &ChunkIds,
+        without: &[PackId],
     ) -> Result<Self, ClientError> {
         if !profile.has_space()? {
             return Ok(Self::empty());
@@ -53,7 +55,9 @@ impl View {
         let mut index = ChunkIndex::default();
         for index_ref in &manifest.indexes {
             for pack in &fetch.index(index_ref)?.packs {
-                index.add(pack);
+                if !without.contains(&pack.id) {
+                    index.add(pack);
+                }
             }
         }
         fetch.cache.keep_only(&manifest, head.manifest);
@@ -96,6 +100,15 @@ fn accept(
     remote: &Remote,
     response: HeadResponse,
 ) -> Result<Option<SealedHead>, ClientError> {
+    if profile.takes_first_head()? {
+        if let Some(head) = &response.head {
+            let device = profile.keys.device();
+            head::open(head, &profile.keys.vault, device.public_key())?;
+        }
+        profile.set_answer(&response.answer)?;
+        profile.accept_first(response.head.as_ref())?;
+        return Ok(response.head);
+    }
     let accepted = profile.accepted()?;
     let sent = profile.sent()?;
     let sent_place = sent.as_ref().map(|head| HeadPlace::of(Some(head)));

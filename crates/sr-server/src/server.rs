@@ -18,8 +18,8 @@ use crate::{Channel, Listen, connection::Connection, routes};
 /// Unix seconds now.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// How long the identity key vouches for a TLS key: a client asks at each connection.
-/// Long enough that a client's wrong clock accuses nobody.
+/// How long the identity key vouches for a TLS key. A client asks at each connection, so it may be
+/// short; it is this long that a client's wrong clock accuses nobody.
 const TLS_KEY_VALID_S: u64 = 30 * 86_400;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;

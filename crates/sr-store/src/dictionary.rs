@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 
 use rusqlite::{Connection, types::ValueRef};
 use sr_crypto::text;
+use sr_wire::{PackId, SpaceId};
 
 use crate::{StoreError, sqlite::connect};
 
@@ -192,7 +193,7 @@ pub fn check_files(dir: &Path) -> Result<(), StoreError> {
                 if !is_folder {
                     return Err(unknown(&format!("packs/{folder}")));
                 }
-                each_name(path, &mut |file, _| match file.parse::<sr_wire::PackId>() {
+                each_name(path, &mut |file, _| match file.parse::<PackId>() {
                     Ok(id) if id.to_string() == file && text::to_hex(&id.0[..1]) == folder => {
                         Ok(())
                     }
@@ -247,13 +248,21 @@ fn rows(connection: &Connection, table: &DisclosedTable) -> rusqlite::Result<Vec
     let mut query =
         connection.prepare(&format!("SELECT {} FROM {}", columns.join(", "), table.name))?;
     let rows = query.query_map([], |row| {
-        (0..columns.len()).map(|i| row.get_ref(i).map(to_text)).collect::<rusqlite::Result<_>>()
+        let value = |(i, name): (usize, &&str)| row.get_ref(i).map(|value| to_text(name, value));
+        columns.iter().enumerate().map(value).collect::<rusqlite::Result<_>>()
     })?;
     rows.collect()
 }
 
-fn to_text(value: ValueRef<'_>) -> String {
+/// Ids are shown in the form in which people and file names have them.
+fn to_text(column: &str, value: ValueRef<'_>) -> String {
     match value {
+        ValueRef::Blob(bytes) if column == "pack" => {
+            PackId::from_slice(bytes).map_or_else(|| text::to_hex(bytes), |id| id.to_string())
+        }
+        ValueRef::Blob(bytes) if column == "space" => {
+            SpaceId::from_slice(bytes).map_or_else(|| text::to_hex(bytes), |id| id.to_string())
+        }
         ValueRef::Null => String::new(),
         ValueRef::Integer(number) => number.to_string(),
         ValueRef::Real(number) => number.to_string(),

@@ -143,7 +143,8 @@ pub struct ChunkIndex {
 }
 
 impl ChunkIndex {
-    /// Adds what a pack holds. A chunk that is known keeps its first place.
+    /// Adds what a pack holds. A chunk that is known gets the new place: it was stored again because
+    /// the old one was damaged.
     #[expect(clippy::cast_possible_truncation, reason = "packs are capped at 2^20, blocks at 2^32")]
     pub fn add(&mut self, pack: &IndexPack) {
         let pack_number = self.packs.len() as u32;
@@ -160,7 +161,7 @@ impl ChunkIndex {
             let mut offset = 0;
             for chunk in &block.chunks {
                 let place = Place { block: number, offset, len: chunk.len };
-                self.chunks.entry(chunk.id).or_insert(place);
+                self.chunks.insert(chunk.id, place);
                 offset += chunk.len;
             }
         }

@@ -14,6 +14,8 @@ pub const MANIFEST_LEN_MAX: usize = 8 << 20;
 pub struct Snapshot {
     /// Unix seconds at which the run began.
     pub time_s: u64,
+    /// Snapshots of the vault before the run, which tells two runs in one second apart.
+    pub number: u64,
     /// Name of the device.
     pub device: VLBytes,
     /// The folder's absolute path on it.
@@ -139,6 +141,7 @@ mod tests {
         };
         let snapshot = |time_s| Snapshot {
             time_s,
+            number: 0,
             device: b"laptop".to_vec().into(),
             path: b"/home/ana".to_vec().into(),
             files: 0,

@@ -1,21 +1,30 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
 const AUTOMATIC: &str = "\
-To back up by itself, one line of crontab (every hour):
-  7 * * * *  strongroom backup now --all --quiet
-or a systemd timer: put `ExecStart=strongroom backup now --all --quiet` into
-~/.config/systemd/user/strongroom.service, `OnCalendar=hourly` and `Persistent=true` into
-strongroom.timer beside it, then run `systemctl --user enable --now strongroom.timer`.";
+To back up by itself, one line of crontab (every hour, seven past; write the program's whole path,
+which `command -v strongroom` prints):
+  7 * * * *  /usr/local/bin/strongroom backup now --all --quiet
+
+or a systemd timer, two files in ~/.config/systemd/user/:
+  strongroom.service:  [Service]
+                       ExecStart=/usr/local/bin/strongroom backup now --all --quiet
+  strongroom.timer:    [Timer]
+                       OnCalendar=hourly
+                       Persistent=true
+                       [Install]
+                       WantedBy=timers.target
+and then: systemctl --user enable --now strongroom.timer";
 
 const RESTORE: &str = "\
-SNAPSHOT is `latest`, an id from `backup snapshots`, or the beginning of one. PATH is relative to the
-snapshot's folder, or absolute; with `latest`, an absolute path also chooses the folder.
-A folder's content goes into DIR; a file goes into DIR under its name. Files that are there with the
-same content stay; others of the same name are replaced.
+SNAPSHOT is `latest`, an id from `backup snapshots`, or the beginning of one. PATH is relative
+to the snapshot's folder, or absolute. When several folders are backed up, `latest` needs an
+absolute path, which chooses the folder. A folder's content goes into DIR; a file goes into DIR
+under its name. Files that are there with the same content stay; others of the same name are
+replaced; what the snapshot does not have stays.
 
 Examples:
   strongroom backup restore latest --to /tmp/look
@@ -23,7 +32,7 @@ Examples:
 
 /// Backup that its operator cannot read, change or roll back unseen
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, disable_help_subcommand = true)]
+#[command(version, propagate_version = true)]
 pub(crate) struct Args {
     /// What to do
     #[command(subcommand)]
@@ -61,9 +70,15 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Join a server with an invite
+    ///
+    /// On a device that has joined this server already, takes over a new address or new vouchers.
     Join {
-        /// The line that `strongroom server up` printed
+        /// The line that `strongroom server up` printed; `-` reads it from standard input
         invite: String,
+        /// Use a copy of another profile's key file: its backup can then be restored here. The first
+        /// state that the server shows is taken on its word
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
         /// Your name, for your own eyes only
         #[arg(long, value_name = "N")]
         name: Option<String>,
@@ -105,11 +120,16 @@ pub(crate) enum BackupCommand {
         #[arg(long, conflicts_with = "folder")]
         all: bool,
     },
+    /// Back up a folder no longer; its snapshots stay
+    Rm {
+        /// The folder
+        path: PathBuf,
+    },
     /// Restore a snapshot, a folder or a file of it
     #[command(after_help = RESTORE)]
     Restore {
         /// SNAPSHOT or SNAPSHOT:PATH
-        what: String,
+        what: OsString,
         /// Into this folder
         #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
         to: Option<PathBuf>,
@@ -160,7 +180,8 @@ pub(crate) enum ServerCommand {
         /// The data directory
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
-        /// Where clients reach the server; every address of this machine at port 7443 unless given
+        /// Where clients reach the server, as HOST:PORT; every address of this machine at port 7443
+        /// unless given
         #[arg(long, value_name = "HOST:PORT")]
         address: Vec<String>,
     },

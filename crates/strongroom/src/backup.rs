@@ -1,6 +1,6 @@
 //! `backup …`
 
-use std::path::Path;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use serde_json::{Value, json};
 use sr_client::{BackupReport, RefusedFile, SnapshotInfo, Target};
@@ -29,6 +29,14 @@ pub(crate) fn add(args: &Args, path: &Path) -> Result<Done, Failure> {
         format!("ok  {shown} is backed up already")
     };
     Ok(Done::new(text, json!({ "path": path.to_string_lossy(), "added": added })))
+}
+
+pub(crate) fn rm(args: &Args, path: &Path) -> Result<Done, Failure> {
+    if !client(args)?.remove_folder(path)? {
+        return Err(sr_client::ClientError::FolderUnknown(path.to_owned()).into());
+    }
+    let text = format!("ok  {} is backed up no longer; its snapshots stay", shown(path));
+    Ok(Done::new(text, json!({ "path": path.to_string_lossy() })))
 }
 
 pub(crate) fn ls(args: &Args) -> Result<Done, Failure> {
@@ -73,14 +81,13 @@ pub(crate) fn snapshots(args: &Args) -> Result<Done, Failure> {
 pub(crate) fn restore(
     args: &Args,
     output: &Output,
-    what: &str,
+    what: &OsStr,
     to: Option<&Path>,
     in_place: bool,
 ) -> Result<Done, Failure> {
-    let (which, path) = match what.split_once(':') {
-        Some((which, path)) => (which, Some(Path::new(path))),
-        None => (what, None),
-    };
+    let mut parts = what.as_bytes().splitn(2, |byte| *byte == b':');
+    let which = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let path = parts.next().map(|path| Path::new(OsStr::from_bytes(path)));
     let target = match to {
         Some(to) if !in_place => Target::Folder(to.to_owned()),
         _ => Target::InPlace,
@@ -88,11 +95,16 @@ pub(crate) fn restore(
     let mut client = client(args)?;
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
-    let report =
-        with_progress(output, &server, |progress| client.restore(which, path, &target, progress))?;
+    let (snapshot, report) =
+        with_progress(output, &server, |progress| client.restore(&which, path, &target, progress))?;
     let place = to.map_or_else(|| "its place".into(), shown);
-    let mut text =
-        format!("Restored {}, {}, to {place}.", plural(report.files, "file"), bytes(report.bytes));
+    let mut text = format!(
+        "Restored {}, {}, to {place}, from {} as it was on {}.",
+        plural(report.files, "file"),
+        bytes(report.bytes),
+        shown(&snapshot.path),
+        time(snapshot.time_s),
+    );
     if !report.refused.is_empty() {
         text.push_str(&format!(
             "\nREFUSED: {}: what the server stores of them is not what was backed up. The rest is \
@@ -109,6 +121,7 @@ pub(crate) fn restore(
         0
     };
     let data = json!({
+        "snapshot": snapshot_json(&snapshot),
         "files": report.files,
         "bytes": report.bytes,
         "refused": refused_json(&report.refused),
@@ -127,16 +140,18 @@ pub(crate) fn verify(args: &Args, output: &Output, read_data: bool) -> Result<Do
     let how = if read_data {
         format!("All content was read again just now: {}.", bytes(report.bytes_read))
     } else {
-        "The lists were checked; `--read-data` also reads the content.".into()
+        "The content was not read; `--read-data` does that.".into()
     };
     let text = if report.snapshots == 0 {
         "There is no snapshot yet. Make one: strongroom backup now".into()
     } else if whole {
-        format!("{snapshots}: everything can be had back. {how}")
+        let whole = if read_data { "everything can be had back" } else { "the lists are whole" };
+        format!("{snapshots}: {whole}. {how}")
     } else {
         format!(
-            "REFUSED: of {snapshots}, {} can't be had back whole; {} stored are damaged or \
-             missing. {how}",
+            "REFUSED: {} in {snapshots} can't be had back whole. Damaged or missing on the server: \
+             {}. {how}\nThe next `strongroom backup now` stores anew what of it is still on this \
+             device.",
             plural(report.files.len() as u64, "file"),
             plural(report.bad_packs.len() as u64, "object"),
         )
@@ -166,13 +181,16 @@ fn report_line(report: &BackupReport) -> String {
             plural(n, "entry").replace("entrys", "entries")
         ),
     };
+    let Some(snapshot) = report.snapshot else {
+        return format!("!   {}: not backed up, it can't be read", shown(&report.path));
+    };
     format!(
         "ok  {}: {}, {}; {} read{skipped}. Snapshot {}",
         shown(&report.path),
         plural(report.files, "file"),
         bytes(report.bytes),
         plural(report.files_read, "file"),
-        short(&report.snapshot.to_string()),
+        short(&snapshot.to_string()),
     )
 }
 
@@ -184,7 +202,7 @@ fn report_json(report: &BackupReport) -> Value {
         .collect();
     json!({
         "path": report.path.to_string_lossy(),
-        "snapshot": report.snapshot.to_string(),
+        "snapshot": report.snapshot.map(|id| id.to_string()),
         "files": report.files,
         "bytes": report.bytes,
         "files_read": report.files_read,

@@ -91,13 +91,14 @@ impl Failure {
         } else if other_server {
             (
                 "Somebody stands between you and your server, or the server was made anew.",
-                "Ask the operator for a new invite over a channel you trust, and compare.",
+                "Check this device's clock; then ask the operator over a channel you trust which \
+                 server it is.",
             )
         } else {
             (
                 "What the server sent is not what this device stored there.",
-                "Run `strongroom backup verify --read-data` to learn which files are concerned, \
-                 and back up again from this device.",
+                "Run `strongroom backup verify --read-data` to learn which files are concerned; \
+                 then `strongroom backup now` stores anew what of them is still on this device.",
             )
         };
         Self {
@@ -147,9 +148,16 @@ impl From<ClientError> for Failure {
             ClientError::AlreadyJoined => make(
                 "ALREADY_JOINED",
                 exit::CONFLICT,
-                "A profile belongs to one server.",
+                "A profile belongs to one server and one set of keys.",
                 NOTHING_DONE,
                 "For another server, use another profile: `strongroom --profile NAME join …`.",
+            ),
+            ClientError::FolderAmbiguous => make(
+                "FOLDER_AMBIGUOUS",
+                exit::USAGE,
+                "The newest snapshot of which folder is meant was not said.",
+                NOTHING_DONE,
+                "`strongroom backup ls` lists the folders: restore latest:/FOLDER, or a snapshot's id.",
             ),
             ClientError::FolderUnknown(_) => make(
                 "FOLDER_UNKNOWN",
@@ -185,7 +193,8 @@ impl From<ClientError> for Failure {
                 exit::NOT_FOUND,
                 "There is nothing by that name.",
                 NOTHING_DONE,
-                "`strongroom backup snapshots` and `strongroom backup ls` list what there is.",
+                "`strongroom backup snapshots` and `strongroom backup ls` list what there is; \
+                 `strongroom backup add PATH` adds a folder.",
             ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",

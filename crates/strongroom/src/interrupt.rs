@@ -1,18 +1,33 @@
 //! Ctrl-C: everything that was acknowledged is durable, so the process may end at once.
 
-use std::{io, path::PathBuf, process, sync::Mutex, thread};
+use std::{
+    io,
+    path::PathBuf,
+    process,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{failure::exit, output::write_lines};
 
 /// What goes before the process does.
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Ends the process with exit code 130 and one line when Ctrl-C is pressed.
+/// Set when the process is about to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Ends the process with exit code 130 and one line at Ctrl-C, and at the other signals that ask a
+/// process to end.
 pub(crate) fn end_on_ctrl_c(message: &'static str) {
     let wait = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let pressed = runtime.map(|runtime| runtime.block_on(tokio::signal::ctrl_c()));
-        if matches!(pressed, Ok(Ok(()))) {
+        if runtime.is_ok_and(|runtime| runtime.block_on(asked_to_end()).is_ok()) {
+            ENDING.store(true, Ordering::SeqCst);
             write_lines(&mut io::stderr().lock(), message);
             if let Ok(scratch) = SCRATCH.lock()
                 && let Some(dir) = scratch.as_ref()
@@ -24,6 +39,24 @@ pub(crate) fn end_on_ctrl_c(message: &'static str) {
     };
     // Without the thread, Ctrl-C ends the process as it does any other.
     let _ = thread::Builder::new().name("ctrl-c".into()).spawn(wait);
+}
+
+/// Waits for the end if it is near, so that nothing is said of what the ending itself breaks.
+pub(crate) fn wait_if_ending() {
+    while ENDING.load(Ordering::SeqCst) {
+        thread::park();
+    }
+}
+
+/// Returns at the first of the signals that ask a process to end.
+pub(crate) async fn asked_to_end() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
 }
 
 /// Names a directory that is deleted when Ctrl-C ends the process.

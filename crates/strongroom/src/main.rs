@@ -22,9 +22,14 @@ use clap::{CommandFactory, Parser};
 use output::{Done, Output};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return output::usage_error(&error),
+    };
     let output = Output { json: args.json, quiet: args.quiet };
-    output.finish(run(&args, &output))
+    let result = run(&args, &output);
+    interrupt::wait_if_ending();
+    output.finish(result)
 }
 
 fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
@@ -36,6 +41,7 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Restore { what, to, in_place } => {
                 backup::restore(args, output, what, to.as_deref(), *in_place)
             }
+            BackupCommand::Rm { path } => backup::rm(args, path),
             BackupCommand::Snapshots => backup::snapshots(args),
             BackupCommand::Verify { read_data } => backup::verify(args, output, *read_data),
         },
@@ -47,8 +53,9 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         }
         #[cfg(feature = "server")]
         Command::Demo { dir } => demo::run(output, dir.as_deref()),
-        Command::Join { invite, name, device_name } => {
-            status::join(args, invite, name.as_deref(), device_name.as_deref())
+        Command::Join { invite, key_file, name, device_name } => {
+            let names = (name.as_deref(), device_name.as_deref());
+            status::join(args, invite, key_file.as_deref(), names)
         }
         #[cfg(feature = "server")]
         Command::Operator(args::OperatorCommand::Disclose { data, .. }) => {

@@ -64,11 +64,16 @@ impl Output {
         if self.json && !done.data.is_null() {
             let ok = done.exit == 0 || done.exit == exit::PARTLY;
             let object = json!({ "ok": ok, "v": 1, "data": done.data, "warnings": done.warnings });
-            write_lines(&mut io::stdout().lock(), &object.to_string());
+            if let Err(code) = print(&object.to_string()) {
+                return code;
+            }
         } else if !self.json {
             let is_wanted = !self.quiet || done.exit != 0;
-            if is_wanted && !done.text.is_empty() {
-                write_lines(&mut io::stdout().lock(), &done.text);
+            if is_wanted
+                && !done.text.is_empty()
+                && let Err(code) = print(&done.text)
+            {
+                return code;
             }
             for warning in &done.warnings {
                 write_lines(&mut io::stderr().lock(), &format!("warning: {warning}"));
@@ -98,6 +103,31 @@ impl Output {
         }
         ExitCode::from(failure.exit)
     }
+}
+
+/// Prints the result. A reader that went away (`| head`) is no error; a full disk is.
+fn print(text: &str) -> Result<(), ExitCode> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(format!("{text}\n").as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            write_lines(&mut io::stderr().lock(), &format!("error: the result: {error}"));
+            Err(ExitCode::from(exit::FAILED))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints what the command line's parser has to say: help, a version, or an error, which is a JSON
+/// object when one is asked for.
+pub(crate) fn usage_error(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    if json && error.use_stderr() {
+        let title = error.to_string().lines().next().unwrap_or_default().to_owned();
+        let next = "`strongroom help` shows the commands, and `--help` after one its arguments.";
+        return Output { json, quiet: false }.finish(Err(Failure::usage(title, next)));
+    }
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 })
 }
 
 /// Writes text and a line end. A reader that went away (`| head`) is no error.

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     failure::Failure,
-    interrupt::end_on_ctrl_c,
+    interrupt::{asked_to_end, end_on_ctrl_c},
     output::{Done, Output, bytes, count, write_lines},
     status::clock,
 };
@@ -38,7 +38,6 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the server of `dir`.
     pub(crate) fn start(dir: &Path, listen: SocketAddr) -> Result<Self, Failure> {
-        let data = DataDir::open(dir, &mut os_rng())?;
         let cannot_listen = |error: io::Error| {
             Failure::failed(
                 format!("can't listen on {listen}: {error}"),
@@ -48,6 +47,8 @@ impl Running {
         let runtime = Runtime::new().map_err(cannot_listen)?;
         let listener = runtime.block_on(TlsListener::bind(listen)).map_err(cannot_listen)?;
         let address = listener.local_address().map_err(cannot_listen)?;
+        // Only a server that can be reached is made.
+        let data = DataDir::open(dir, &mut os_rng())?;
         let report = |what: &str| write_lines(&mut io::stderr().lock(), &format!("error: {what}"));
         let server =
             Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report));
@@ -83,7 +84,11 @@ pub(crate) fn up(
         running.address,
     ));
     if invites.is_empty() {
-        output.note("    For another device: strongroom server invite");
+        output.note(&format!(
+            "    For another device: strongroom server invite --data {} --address HOST:{}",
+            dir.display(),
+            running.address.port(),
+        ));
     } else {
         output.note(
             "    One invite, in as many lines as this machine has addresses. Send the line whose \
@@ -109,13 +114,15 @@ pub(crate) fn invite(data: Option<&Path>, addresses: &[String]) -> Result<Done, 
     let dir = data_dir(data)?;
     let everywhere = reachable(SocketAddr::new(IpAddr::from([0; 16]), DEFAULT_PORT));
     let addresses = if addresses.is_empty() { &everywhere } else { addresses };
-    let invites = add_invite(&dir, addresses, &mut os_rng())?;
-    let lines: Vec<String> = invites.iter().map(Invite::to_string).collect();
-    for line in &lines {
-        line.parse::<Invite>().map_err(|error| {
-            Failure::usage(error.to_string(), "Write --address as HOST:PORT or [IPV6]:PORT.")
+    for address in addresses {
+        let probe = Invite { address: address.clone(), card_hash: [0; 32], token: [0; 16] };
+        probe.to_string().parse::<Invite>().map_err(|error| {
+            let title = format!("--address {address}: {error}");
+            Failure::usage(title, "Write --address as HOST:PORT or [IPV6]:PORT.")
         })?;
     }
+    let invites = add_invite(&dir, addresses, &mut os_rng())?;
+    let lines: Vec<String> = invites.iter().map(Invite::to_string).collect();
     Ok(Done::new(lines.join("\n"), json!({ "invites": lines })))
 }
 
@@ -126,14 +133,7 @@ pub(crate) fn disclose(data: Option<&Path>) -> Result<Done, Failure> {
 }
 
 fn wait_for_stop(running: &Running) -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let waited = running.runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed,
-            _ = terminate.recv() => Ok(()),
-        }
-    });
+    let waited = running.runtime.block_on(asked_to_end());
     // A second Ctrl-C ends the process even while connections are being closed.
     end_on_ctrl_c("stopped at once");
     waited.map_err(|error| {
@@ -198,6 +198,7 @@ fn disclosure_text(disclosure: &Disclosure) -> String {
             ));
         }
         for row in &table.rows {
+            let row: Vec<String> = row.iter().map(|value| shortened(value)).collect();
             text.push_str(&format!("    {}\n", row.join("  ")));
         }
     }
@@ -206,6 +207,14 @@ fn disclosure_text(disclosure: &Disclosure) -> String {
         text.push_str(&format!("  {}: {}; kept {}\n", entry.name, entry.meaning, entry.kept));
     }
     text.trim_end().to_owned()
+}
+
+/// Ciphertext says nothing at any length; JSON has it whole.
+fn shortened(value: &str) -> String {
+    match value.get(..64) {
+        Some(start) if value.len() > 200 => format!("{start}… ({} bytes)", value.len() / 2),
+        _ => value.to_owned(),
+    }
 }
 
 fn disclosure_json(disclosure: &Disclosure) -> Value {

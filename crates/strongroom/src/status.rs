@@ -1,9 +1,9 @@
 //! `join` and `status`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sr_client::{Client, Clock, profile_dir};
+use sr_client::{Client, Clock, Keys, profile_dir};
 use sr_wire::Invite;
 
 use crate::{
@@ -41,28 +41,55 @@ pub(crate) fn client(args: &Args) -> Result<Client, Failure> {
 pub(crate) fn join(
     args: &Args,
     invite: &str,
-    name: Option<&str>,
-    device_name: Option<&str>,
+    key_file: Option<&Path>,
+    (name, device_name): (Option<&str>, Option<&str>),
 ) -> Result<Done, Failure> {
-    let invite: Invite = invite.parse().map_err(|error: sr_wire::InviteError| {
+    let mut line = invite.to_owned();
+    if invite == "-" {
+        line.clear();
+        let read = std::io::stdin().read_line(&mut line);
+        read.map_err(|error| Failure::usage(error.to_string(), "Give the invite on one line."))?;
+    }
+    let invite: Invite = line.parse().map_err(|error: sr_wire::InviteError| {
         Failure::usage(error.to_string(), "Copy the whole line that the server printed.")
     })?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let device = device_name.map_or(host, str::to_owned);
-    let client = Client::join(&dir(args)?, &invite, name, &device, clock())?;
+    let keys = key_file.map(read_keys).transpose()?;
+    let is_copy = keys.is_some();
+    let client = Client::join(&dir(args)?, &invite, name, &device, keys, clock())?;
     let key_file = client.key_file();
-    let text = format!(
-        "ok  the server at {} is the one that the invite names\n\
-         ok  the keys of this device, {}, were made; they never leave it\n\
-         !   Your backup can be read with {} only.\n    \
-         Keep a copy of that file in a safe place: if it is lost, everything is lost, and nobody, \
-         the operator included, can reset it.\n\
-         Next: strongroom backup add PATH",
-        invite.address,
-        printable(&device),
-        key_file.display(),
-    );
+    let server = format!("ok  the server at {} is the one that the invite names", invite.address);
+    let text = if is_copy {
+        format!(
+            "{server}\n\
+             ok  the keys were copied. The first state that the server shows is taken on its word: \
+             look at\n    the date of the newest snapshot, and whether it is the one you remember.\n\
+             !   Use these keys on one device only: stop using the old one.\n\
+             Next: strongroom backup snapshots"
+        )
+    } else {
+        format!(
+            "{server}\n\
+             ok  the keys of this device, {}, are in {}\n\
+             !   Keep a copy of that file in a safe place. With it and an invite, your backup can be \
+             restored on\n    another device (join --key-file); without it, nobody, the operator \
+             included, can bring it back.\n\
+             Next: strongroom backup add PATH",
+            printable(&device),
+            key_file.display(),
+        )
+    };
     Ok(Done::new(text, json!({ "server": invite.address, "device": device, "key_file": key_file })))
+}
+
+fn read_keys(path: &Path) -> Result<Keys, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Failure::usage(format!("{}: {error}", path.display()), "Name a copy of a key file.")
+    })?;
+    Keys::from_file(&zeroize::Zeroizing::new(bytes)).map_err(|error| {
+        Failure::usage(format!("{}: {error}", path.display()), "Name a copy of a key file.")
+    })
 }
 
 pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
@@ -75,9 +102,9 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     text.push_str(&format!("Server      {} ({name})\n", status.server));
     text.push_str(&format!("Device      {}\n", printable(&status.device)));
     text.push_str(&format!(
-        "Keys        {}, without a passphrase\n            A lost device is a lost backup: keep a \
-         copy of this file in a safe place.\n            There is no recovery kit yet: whoever \
-         steals this device can take the backup from you.\n",
+        "Keys        {}, without a passphrase\n            Keep a copy of this file in a safe place: \
+         without it, a lost device is a\n            lost backup. There is no recovery kit yet: whoever steals this \
+         device can take\n            the backup from you.\n",
         status.key_file.display()
     ));
     let folders = status.folders.len() as u64;

@@ -294,7 +294,7 @@ fn sr_002_a_swapped_pack_is_refused() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let restored = |world: &World| {
         let target = Target::Folder(world.target());
-        world.client().restore("latest", None, &target, &Progress::default()).expect("restores")
+        world.client().restore("latest", None, &target, &Progress::default()).expect("restores").1
     };
     let swap = || {
         let world = World::new();
@@ -376,11 +376,11 @@ fn sr_001_a_pack_of_another_length_is_refused() {
         let restored = world.client().restore("latest", None, &target, &Progress::default());
         // What is behind the end of a pack is never sent, so a longer one is as good as ever.
         if len > 4 << 20 {
-            assert_eq!(restored.expect("restores").files, 1);
+            assert_eq!(restored.expect("restores").1.files, 1);
             continue;
         }
         match restored {
-            Ok(report) => assert_eq!((report.files, report.refused.len()), (0, 1), "{len}"),
+            Ok((_, report)) => assert_eq!((report.files, report.refused.len()), (0, 1), "{len}"),
             // The tree lay in the same pack.
             Err(ClientError::Misbehaviour(Misbehaviour::PackAltered)) => {}
             Err(error) => panic!("{len}: {error}"),

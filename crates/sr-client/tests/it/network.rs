@@ -230,7 +230,8 @@ impl Simulated {
         }
         let (runtime, network, invite) = simulated(meta, blobs, caps);
         let profile = dir.path().join("profile");
-        let mut client = Client::join_by(&profile, &invite, None, "d", clock(), &dialer(&network))?;
+        let mut client =
+            Client::join_by(&profile, &invite, None, "d", None, clock(), &dialer(&network))?;
         client.add_folder(&folder)?;
         Ok(Self { dir, network, _runtime: runtime })
     }

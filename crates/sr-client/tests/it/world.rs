@@ -28,7 +28,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self::bare();
         let invite = world.invite();
-        Client::join(&world.profile(), &invite, None, "laptop", clock()).expect("joins");
+        Client::join(&world.profile(), &invite, None, "laptop", None, clock()).expect("joins");
         fs::create_dir(world.folder()).expect("makes");
         world.client().add_folder(&world.folder()).expect("adds");
         world
@@ -122,6 +122,7 @@ impl World {
         self.client()
             .restore(which, path.map(Path::new), &target, &Progress::default())
             .expect("restores")
+            .1
     }
 
     /// The files of the server that hold packs, the biggest first.

@@ -85,7 +85,10 @@ fn a_disclosure_lists_every_row() {
         table.rows.clone()
     };
     assert_eq!(rows("vouchers"), [["02".repeat(32)]]);
-    assert_eq!(rows("packs"), [["04".repeat(32), "03".repeat(16), "65536".into()]]);
+    assert_eq!(
+        rows("packs"),
+        [[PackId([4; 32]).to_string(), SpaceId([3; 16]).to_string(), "65536".into()]]
+    );
     assert_eq!(rows("spaces").len(), 1);
     assert!(rows("heads").is_empty());
     assert_eq!(disclosure.packs, (1, 65_536));

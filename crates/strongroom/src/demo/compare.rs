@@ -1,6 +1,7 @@
 //! Compares a folder with its restore: names, kinds, modes, times to the nanosecond, content.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::MetadataExt,
@@ -20,12 +21,19 @@ pub(crate) struct Comparison {
     pub(crate) different: Vec<PathBuf>,
 }
 
-/// Compares everything below `original` with `restored`.
-pub(crate) fn compare(original: &Path, restored: &Path) -> io::Result<Comparison> {
+/// Compares everything below `original` with `restored`, but for what the backup listed as skipped.
+pub(crate) fn compare(
+    original: &Path,
+    restored: &Path,
+    skipped: &HashSet<PathBuf>,
+) -> io::Result<Comparison> {
     let mut comparison = Comparison::default();
     let mut stack = vec![PathBuf::new()];
     while let Some(relative) = stack.pop() {
         let (a, b) = (original.join(&relative), restored.join(&relative));
+        if skipped.contains(&a) {
+            continue;
+        }
         let meta = fs::symlink_metadata(&a)?;
         let same = same_entry(&a, &b).unwrap_or(false);
         if meta.is_file() {
@@ -40,6 +48,13 @@ pub(crate) fn compare(original: &Path, restored: &Path) -> io::Result<Comparison
             for entry in fs::read_dir(&a)? {
                 stack.push(relative.join(entry?.file_name()));
             }
+            // What the original does not have.
+            for entry in fs::read_dir(&b).into_iter().flatten() {
+                let name = entry?.file_name();
+                if fs::symlink_metadata(a.join(&name)).is_err() {
+                    comparison.different.push(relative.join(name));
+                }
+            }
         }
     }
     Ok(comparison)
@@ -53,9 +68,6 @@ fn same_entry(a: &Path, b: &Path) -> io::Result<bool> {
     }
     if of_a.is_symlink() {
         return Ok(fs::read_link(a)? == fs::read_link(b)?);
-    }
-    if of_a.is_dir() {
-        return Ok(fs::read_dir(a)?.count() == fs::read_dir(b)?.count());
     }
     Ok(!of_a.is_file() || (of_a.len() == of_b.len() && same_content(a, b)?))
 }

@@ -20,7 +20,7 @@ use sr_store::DICTIONARY;
 use crate::{
     failure::{Failure, exit},
     interrupt::{delete_on_ctrl_c, end_on_ctrl_c},
-    output::{Done, Output, bytes, count},
+    output::{Done, Output, bytes, count, plural},
     server::Running,
     status::clock,
     terminal::with_progress,
@@ -41,6 +41,8 @@ struct Attempt {
 struct Stage {
     dir: tempfile::TempDir,
     folder: PathBuf,
+    /// What the backup listed as not in it.
+    skipped: HashSet<PathBuf>,
     server: Option<Running>,
 }
 
@@ -64,7 +66,7 @@ pub(crate) fn run(output: &Output, folder: Option<&Path>) -> Result<Done, Failur
             dir.path().join("sample")
         }
     };
-    let mut stage = Stage { dir, folder, server: None };
+    let mut stage = Stage { dir, folder, skipped: HashSet::new(), server: None };
     let result = stage.play(output);
     if let Some(server) = stage.server.take() {
         server.stop();
@@ -94,26 +96,28 @@ impl Stage {
         let address = self.address()?;
         let invites = add_invite(&self.data(), &[address.to_string()], &mut os_rng())?;
         let invite = invites.first().ok_or_else(no_address)?;
-        Client::join(&self.profile(), invite, None, "demo-laptop", clock())?;
+        Client::join(&self.profile(), invite, None, "demo-laptop", None, clock())?;
         self.client()?.add_folder(&self.folder)?;
         output.note(&format!("..  backing up {} over TLS", self.folder.display()));
         let (sent, skipped) = with_progress(output, "the server", |progress| {
             let reports = self.client()?.backup(None, progress)?;
-            Ok::<_, Failure>((progress.sent(), reports.iter().map(|r| r.skipped.len()).sum()))
+            let skipped = reports.into_iter().flat_map(|report| report.skipped);
+            Ok::<_, Failure>((progress.sent(), skipped.map(|skipped| skipped.path).collect()))
         })?;
+        self.skipped = skipped;
         output.note("..  restoring it elsewhere");
         let restored = self.dir.path().join("restored");
         with_progress(output, "the server", |progress| {
             self.client()?.restore("latest", None, &Target::Folder(restored.clone()), progress)
         })?;
         output.note("..  comparing every file, mode and time");
-        let comparison = compare(&self.folder, &restored).map_err(local)?;
+        let comparison = compare(&self.folder, &restored, &self.skipped).map_err(local)?;
         std::fs::remove_dir_all(&restored).map_err(local)?;
 
         output.note("..  as the operator: searching everything the server holds for plaintext");
         let (attempts, mut numbers) = self.search()?;
         let mut attempts = attempts;
-        (numbers.sent, numbers.skipped) = (sent, skipped);
+        (numbers.sent, numbers.skipped) = (sent, self.skipped.len());
         output.note("..  as the operator: remembering today's state, to show it again later");
         let old = operator::remember(&self.data(), &self.dir.path().join("old")).map_err(local)?;
         with_progress(output, "the server", |progress| self.client()?.backup(None, progress))?;
@@ -208,7 +212,7 @@ impl Stage {
         let target = Target::Folder(restored.clone());
         let report = self.client()?.restore("latest", None, &target, &Progress::default());
         let (wrong, refused) = match report {
-            Ok(report) => (wrong_files(&self.folder, &restored, &report)?, report.refused.len()),
+            Ok((_, report)) => (self.wrong_files(&restored, &report)?, report.refused.len()),
             // Refused as a whole: the lists themselves were hit.
             Err(sr_client::ClientError::Misbehaviour(_)) => (0, 1),
             Err(error) => return Err(error.into()),
@@ -218,18 +222,30 @@ impl Stage {
         }
         let named = verified.bad_packs.first().map(|(_, why)| why.to_string());
         let refused_by_code = named.as_ref().is_some_and(|why| why.starts_with(code));
-        let files = count(refused.max(verified.files.len()) as u64);
+        let files = plural(refused.max(verified.files.len()) as u64, "file");
         Ok(Attempt {
             tried,
             happened: match &named {
                 Some(why) => {
-                    format!("REFUSED, {}: {files} files named, none written wrong", &why[..6])
+                    format!("REFUSED, {}: {files} named, none written wrong", &why[..6])
                 }
                 None => "not noticed".into(),
             },
             tell: "`backup verify --read-data` names it; a restore gives the rest",
             held: refused_by_code && wrong == 0,
         })
+    }
+
+    /// Counts restored files that are not what they were. Refused ones are missing, which is right.
+    fn wrong_files(&self, restored: &Path, report: &RestoreReport) -> Result<usize, Failure> {
+        let comparison = compare(&self.folder, restored, &self.skipped).map_err(local)?;
+        let refused: HashSet<&Path> =
+            report.refused.iter().map(|file| file.path.as_path()).collect();
+        Ok(comparison
+            .different
+            .iter()
+            .filter(|path| restored.join(path).is_file() && !refused.contains(path.as_path()))
+            .count())
     }
 
     fn roll_back(&mut self, old: &operator::OldState) -> Result<Attempt, Failure> {
@@ -308,17 +324,6 @@ impl Stage {
     fn profile(&self) -> PathBuf {
         self.dir.path().join("profile")
     }
-}
-
-/// Counts restored files that are not what they were. Refused ones are missing, which is right.
-fn wrong_files(original: &Path, restored: &Path, report: &RestoreReport) -> Result<usize, Failure> {
-    let comparison = compare(original, restored).map_err(local)?;
-    let refused: HashSet<&Path> = report.refused.iter().map(|file| file.path.as_path()).collect();
-    Ok(comparison
-        .different
-        .iter()
-        .filter(|path| restored.join(path).is_file() && !refused.contains(path.as_path()))
-        .count())
 }
 
 fn report(comparison: &Comparison, attempts: &[Attempt], numbers: &Numbers, seconds: u64) -> Done {
