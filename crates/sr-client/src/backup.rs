@@ -104,7 +104,8 @@ pub(crate) fn run(
     let ids = ChunkIds::new(&keys.vault);
     let damaged = profile.damaged_packs()?;
     let mut view = View::open(profile, remote, &ids, &damaged)?;
-    let adopted = view.adopt_pending(profile, remote)?;
+    let mut adopted = view.adopt_pending(profile, remote)?;
+    adopted.append(&mut view.to_index_anew);
     let device = profile.device_name()?;
     let (exclude, cache_dir) = (profile.dir().to_owned(), profile.cache_dir()?);
     let cache = Cache { dir: cache_dir.clone() };

@@ -120,7 +120,12 @@ pub(crate) fn restore(
         counter: AtomicUsize::new(0),
         report: Mutex::new(RestoreReport { refused: plan.refused, ..RestoreReport::default() }),
     };
-    restore.run()?;
+    let done = restore.run();
+    if done.is_err() {
+        // A full disk, say: what was begun takes no room. The next restore would clear it too.
+        let _ = fs::remove_dir_all(target.join(STAGING));
+    }
+    done?;
     let Restore { report, root, .. } = restore;
     // Before the run says it is done, all of it is on the disk.
     rustix::fs::syncfs(&root).map_err(|e| ClientError::local("syncing", target)(e.into()))?;

@@ -37,6 +37,17 @@ pub struct VerifyReport {
     pub bad_packs: Vec<(PackId, Misbehaviour)>,
     /// Files that can't be had back whole, each once, under its newest snapshot.
     pub files: Vec<RefusedFile>,
+    /// Whether a list without which nothing can be found is among what is damaged.
+    pub lists_damaged: bool,
+}
+
+impl VerifyReport {
+    /// Returns whether everything can be had back. Damaged packs that nothing needs any more, because
+    /// what they held was stored anew, do not matter.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.files.is_empty() && !self.lists_damaged
+    }
 }
 
 type Bad = HashMap<ChunkId, Misbehaviour>;
@@ -84,6 +95,7 @@ pub(crate) fn verify(
         }
     }
     report.bad_packs.sort_by_key(|(pack, _)| *pack);
+    report.lists_damaged = report.bad_packs.iter().any(|(pack, _)| view.list_packs.contains(pack));
     name_files(view, &reader, &bad, &mut report)?;
     Ok(report)
 }

@@ -23,7 +23,11 @@ use crate::{ClientError, profile::Profile, profile::write_durably, remote::Remot
 pub(crate) struct View {
     pub(crate) place: HeadPlace,
     pub(crate) manifest: Manifest,
+    /// The packs that hold the manifest and the indexes.
+    pub(crate) list_packs: Vec<PackId>,
     pub(crate) index: ChunkIndex,
+    /// What indexes in damaged packs say, for a new index; the manifest names those no more.
+    pub(crate) to_index_anew: Vec<IndexPack>,
 }
 
 impl View {
@@ -51,24 +55,33 @@ impl View {
         let head = head::open(&sealed, &profile.keys.vault, device.public_key())?;
         let cache = Cache { dir: profile.cache_dir()? };
         let fetch = Fetch { profile, remote, cache };
-        let manifest = fetch.manifest(head.manifest, ids, &head)?;
-        let mut index = ChunkIndex::default();
+        let mut manifest = fetch.manifest(head.manifest, ids, &head)?;
+        fetch.cache.keep_only(&manifest, head.manifest);
+        let mut list_packs: Vec<_> = manifest.indexes.iter().map(|index| index.pack).collect();
+        list_packs.push(head.manifest);
+        let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
         for index_ref in &manifest.indexes {
-            for pack in &fetch.index(index_ref)?.packs {
-                if !without.contains(&pack.id) {
-                    index.add(pack);
-                }
+            let packs = fetch.index(index_ref)?.packs;
+            packs
+                .iter()
+                .filter(|pack| !without.contains(&pack.id))
+                .for_each(|pack| index.add(pack));
+            if without.contains(&index_ref.pack) {
+                to_index_anew.extend(packs);
             }
         }
-        fetch.cache.keep_only(&manifest, head.manifest);
-        Ok(Self { place: HeadPlace::of(Some(&sealed)), manifest, index })
+        manifest.indexes.retain(|index| !without.contains(&index.pack));
+        let place = HeadPlace::of(Some(&sealed));
+        Ok(Self { place, manifest, list_packs, index, to_index_anew })
     }
 
     fn empty() -> Self {
         Self {
             place: HeadPlace::EMPTY,
             manifest: Manifest::default(),
+            list_packs: Vec::new(),
             index: ChunkIndex::default(),
+            to_index_anew: Vec::new(),
         }
     }
 

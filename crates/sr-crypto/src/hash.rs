@@ -2,7 +2,7 @@
 
 use crate::{Label, Secret32};
 
-/// Length of a [`Hash`] in bytes.
+/// Length of a hash in bytes.
 pub const HASH_LEN: usize = 32;
 
 /// The output of [`hash`] and [`KeyedHasher`].

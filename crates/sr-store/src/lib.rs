@@ -2,7 +2,7 @@
 //!
 //! [`MetaStore`] holds records (in memory, or [`Sqlite`]), [`BlobStore`] holds packs (in memory, or
 //! [`Files`]). One contract suite in `tests/it` runs on every back-end. Whatever is stored has an
-//! entry in the [`dictionary`], and a store with anything else in it does not open.
+//! entry in the [`DICTIONARY`], and a store with anything else in it does not open.
 
 mod dictionary;
 mod error;

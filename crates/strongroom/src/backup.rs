@@ -135,7 +135,7 @@ pub(crate) fn verify(args: &Args, output: &Output, read_data: bool) -> Result<Do
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
     let report = with_progress(output, &server, |progress| client.verify(read_data, progress))?;
-    let whole = report.bad_packs.is_empty() && report.files.is_empty();
+    let whole = report.is_whole();
     let snapshots = plural(report.snapshots, "snapshot");
     let how = if read_data {
         format!("All content was read again just now: {}.", bytes(report.bytes_read))
@@ -146,7 +146,14 @@ pub(crate) fn verify(args: &Args, output: &Output, read_data: bool) -> Result<Do
         "There is no snapshot yet. Make one: strongroom backup now".into()
     } else if whole {
         let whole = if read_data { "everything can be had back" } else { "the lists are whole" };
-        format!("{snapshots}: {whole}. {how}")
+        let unneeded = match report.bad_packs.len() as u64 {
+            0 => String::new(),
+            n => format!(
+                " On the server, {} damaged or missing that nothing needs any more.",
+                if n == 1 { "1 object is".into() } else { format!("{n} objects are") }
+            ),
+        };
+        format!("{snapshots}: {whole}. {how}{unneeded}")
     } else {
         format!(
             "REFUSED: {} in {snapshots} can't be had back whole. Damaged or missing on the server: \
@@ -167,6 +174,7 @@ pub(crate) fn verify(args: &Args, output: &Output, read_data: bool) -> Result<Do
         "packs": report.packs,
         "bytes_read": report.bytes_read,
         "bad_packs": packs,
+        "lists_damaged": report.lists_damaged,
         "files": refused_json(&report.files),
     });
     let code = if whole { 0 } else { exit::SECURITY };

@@ -65,6 +65,7 @@ impl Failure {
         }
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn failed(title: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             code: "FAILED",

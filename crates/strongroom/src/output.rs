@@ -46,6 +46,7 @@ impl Done {
 
 impl Output {
     /// Writes a line for people to stderr.
+    #[cfg(feature = "server")]
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet && !self.json {
             write_lines(&mut io::stderr().lock(), line);
