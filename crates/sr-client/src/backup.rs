@@ -29,7 +29,7 @@ use crate::{
     progress::{Phase, Progress},
     remote::{Remote, os_rng},
     scan::{self, ItemKind, Scan, Stamp, set_file},
-    sink::{Sink, Stopped, UPLOADERS, upload},
+    sink::{Adopted, Sink, Stopped, UPLOADERS, upload},
     view::{Cache, View, send},
 };
 
@@ -104,8 +104,8 @@ pub(crate) fn run(
     let ids = ChunkIds::new(&keys.vault);
     let damaged = profile.damaged_packs()?;
     let mut view = View::open(profile, remote, &ids, &damaged)?;
-    let mut adopted = view.adopt_pending(profile, remote)?;
-    adopted.append(&mut view.to_index_anew);
+    let stored = view.adopt_pending(profile, remote)?;
+    let adopted = Adopted { stored, to_index_anew: std::mem::take(&mut view.to_index_anew) };
     let device = profile.device_name()?;
     let (exclude, cache_dir) = (profile.dir().to_owned(), profile.cache_dir()?);
     let cache = Cache { dir: cache_dir.clone() };
@@ -147,7 +147,7 @@ pub(crate) fn run(
         profile.set_newest_snapshot_s(newest)?;
     }
     // Readers take the newest place of a chunk, so from here on the damaged ones are not asked.
-    profile.set_damaged(&[])?;
+    profile.clear_damaged()?;
     cache.keep_only(&finished.manifest, finished.pack);
     Ok(reports)
 }
@@ -160,7 +160,7 @@ impl Run<'_> {
         self,
         folders: &[Folder],
         device: Vec<u8>,
-        adopted: Vec<sr_vault::index::IndexPack>,
+        adopted: Adopted,
         mut manifest: sr_vault::manifest::Manifest,
         cache: &Cache,
     ) -> Result<Stored, ClientError> {

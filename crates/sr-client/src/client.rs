@@ -271,7 +271,10 @@ impl Client {
         let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
         let report = verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)?;
         let damaged: Vec<_> = report.bad_packs.iter().map(|(pack, _)| *pack).collect();
-        self.profile.set_damaged(&damaged)?;
+        if read_data {
+            self.profile.clear_damaged()?;
+        }
+        self.profile.add_damaged(&damaged)?;
         Ok(report)
     }
 

@@ -22,7 +22,9 @@ pub enum ClientError {
     #[error("this profile has joined a server already")]
     AlreadyJoined,
     /// Several folders are backed up, and which one is meant was not said.
-    #[error("several folders are backed up: `latest` needs an absolute path, as in latest:/home/…")]
+    #[error(
+        "there are snapshots of several folders: `latest` needs an absolute path, as in latest:/home/…"
+    )]
     FolderAmbiguous,
     /// The folder is not one that is backed up.
     #[error("{} is not among the folders that are backed up", .0.display())]

@@ -286,19 +286,18 @@ impl Profile {
         Ok(())
     }
 
-    /// Remembers which packs the last check found damaged; the next backup stores what they held
-    /// anew.
-    pub(crate) fn set_damaged(&mut self, packs: &[PackId]) -> Result<(), ClientError> {
-        let path = self.dir.join("state.db");
-        let set = |database: &mut Connection| {
-            let transaction = database.transaction()?;
-            transaction.execute("DELETE FROM damaged", [])?;
-            for pack in packs {
-                transaction.execute("INSERT INTO damaged VALUES (?1)", [pack.0])?;
-            }
-            transaction.commit()
-        };
-        set(&mut self.database).map_err(state_error(&path))
+    /// Remembers packs that a check found damaged; the next backup stores what they held anew.
+    pub(crate) fn add_damaged(&self, packs: &[PackId]) -> Result<(), ClientError> {
+        for pack in packs {
+            self.query(|db| db.execute("INSERT OR IGNORE INTO damaged VALUES (?1)", [pack.0]))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the damaged packs: a check has read everything, or a backup has mended it.
+    pub(crate) fn clear_damaged(&self) -> Result<(), ClientError> {
+        self.query(|db| db.execute("DELETE FROM damaged", []))?;
+        Ok(())
     }
 
     pub(crate) fn damaged_packs(&self) -> Result<Vec<PackId>, ClientError> {

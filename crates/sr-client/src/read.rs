@@ -38,9 +38,15 @@ impl From<ReadError> for ClientError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Damaged(misbehaviour) => Self::Misbehaviour(misbehaviour),
-            ReadError::Failed(error) => {
-                Arc::try_unwrap(error).unwrap_or_else(|e| Self::Resources(e.to_string()))
-            }
+            // Other readers may hold the same error, so it is told again and not moved.
+            ReadError::Failed(error) => match &*error {
+                Self::ServerRefused(code) => Self::ServerRefused(*code),
+                Self::Unreachable { address, source } => Self::Unreachable {
+                    address: address.clone(),
+                    source: std::io::Error::new(source.kind(), source.to_string()),
+                },
+                error => Self::Resources(error.to_string()),
+            },
         }
     }
 }

@@ -167,7 +167,7 @@ impl<'a> Sink<'a> {
     /// total and not its parts.
     pub(crate) fn finish(
         self,
-        adopted: Vec<IndexPack>,
+        adopted: Adopted,
         mut manifest: Manifest,
         compressor: &mut Compressor,
         cache: &Cache,
@@ -179,7 +179,8 @@ impl<'a> Sink<'a> {
             self.send_filled(full).map_err(stopped)?;
         }
         let reserve = index_len(&lock(&self.written))
-            + index_len(&adopted)
+            + index_len(&adopted.stored)
+            + index_len(&adopted.to_index_anew)
             + index_len(std::slice::from_ref(&rest.holds))
             + manifest.to_bytes().len()
             + 64 * INDEX_PACK_LEN;
@@ -202,18 +203,23 @@ impl<'a> Sink<'a> {
         }
         let mut open = fill(&last);
         let mut packs = std::mem::take(&mut *lock(&self.written));
-        packs.extend(adopted);
+        packs.extend(adopted.stored);
         packs.push(open.holds.clone());
+        // What takes the place of a damaged index goes first, as that one did: a chunk that was stored
+        // again since has its newest place in a later index.
+        let anew = split(adopted.to_index_anew);
+        let anew_count = anew.len();
         // Where the tail has no room, each index and the manifest get a pack of their own; their
         // ids are chosen first, because the indexes name them too.
         let mut own: Vec<PackId> = Vec::new();
         if !fits_tail {
-            let count = split(packs.clone()).len() + 1;
+            let count = anew.len() + split(packs.clone()).len() + 1;
             own.extend((0..count).map(|_| PackId::random(&mut os_rng())));
             packs.extend(own.iter().map(|id| Open::new(self.keys, *id).holds));
         }
         let mut own = own.into_iter();
-        for index in split(packs) {
+        let mut refs = Vec::new();
+        for index in anew.into_iter().chain(split(packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
             let raw = index.to_bytes();
             let entry = open.builder.push(Kind::Index, &compressor.compress(&raw));
@@ -226,8 +232,11 @@ impl<'a> Sink<'a> {
                 hash: index_hash(&raw),
             };
             cache.write(&index_name(&index_ref), &raw)?;
-            manifest.indexes.push(index_ref);
+            refs.push(index_ref);
         }
+        let in_front = refs.drain(..anew_count).collect::<Vec<_>>();
+        manifest.indexes.splice(..0, in_front);
+        manifest.indexes.extend(refs);
         self.next_pack(&mut open, &mut own).map_err(stopped)?;
         let raw = manifest.to_bytes();
         if raw.len() > MANIFEST_LEN_MAX {
@@ -250,6 +259,15 @@ impl<'a> Sink<'a> {
         let Some(id) = own.next() else { return Ok(()) };
         self.send(std::mem::replace(open, Open::new(self.keys, id)))
     }
+}
+
+/// What an earlier run left for this one.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    /// Packs that an interrupted run stored.
+    pub(crate) stored: Vec<IndexPack>,
+    /// What damaged indexes say.
+    pub(crate) to_index_anew: Vec<IndexPack>,
 }
 
 /// What a run stored.
@@ -283,6 +301,9 @@ pub(crate) fn upload(
 
 /// Distributes packs over indexes of limited size; a pack with many chunks may be part of several.
 fn split(packs: Vec<IndexPack>) -> Vec<Index> {
+    if packs.is_empty() {
+        return Vec::new();
+    }
     let mut indexes = vec![Index::default()];
     let mut chunks = 0;
     for mut pack in packs {
@@ -341,7 +362,8 @@ mod tests {
             let dir = tempfile::tempdir().expect("dir");
             let cache = Cache { dir: dir.path().to_owned() };
             let mut compressor = Compressor::new().expect("memory");
-            sink.finish(Vec::new(), Manifest::default(), &mut compressor, &cache).expect("sends");
+            sink.finish(Adopted::default(), Manifest::default(), &mut compressor, &cache)
+                .expect("sends");
             received.join().expect("joins")
         });
         assert_eq!(sizes.iter().sum::<usize>(), 20);

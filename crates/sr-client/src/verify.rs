@@ -95,7 +95,8 @@ pub(crate) fn verify(
         }
     }
     report.bad_packs.sort_by_key(|(pack, _)| *pack);
-    report.lists_damaged = report.bad_packs.iter().any(|(pack, _)| view.list_packs.contains(pack));
+    report.lists_damaged = view.lists_damaged
+        || report.bad_packs.iter().any(|(pack, _)| view.list_packs.contains(pack));
     name_files(view, &reader, &bad, &mut report)?;
     Ok(report)
 }

@@ -25,6 +25,8 @@ pub(crate) struct View {
     pub(crate) manifest: Manifest,
     /// The packs that hold the manifest and the indexes.
     pub(crate) list_packs: Vec<PackId>,
+    /// Whether an index could not be read.
+    pub(crate) lists_damaged: bool,
     pub(crate) index: ChunkIndex,
     /// What indexes in damaged packs say, for a new index; the manifest names those no more.
     pub(crate) to_index_anew: Vec<IndexPack>,
@@ -44,6 +46,11 @@ impl View {
         }
         let response = remote.read_head(&profile.keys.vault, profile.answer()?.as_ref());
         let response = match response {
+            Err(ClientError::ServerRefused(ErrorCode::NotFound))
+                if profile.takes_first_head()? =>
+            {
+                return Err(ClientError::NotFound("backup of these keys on this server".into()));
+            }
             // SR-006: a space that this client made is not there any more.
             Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
                 return Err(Misbehaviour::HeadRolledBack.into());
@@ -59,20 +66,31 @@ impl View {
         fetch.cache.keep_only(&manifest, head.manifest);
         let mut list_packs: Vec<_> = manifest.indexes.iter().map(|index| index.pack).collect();
         list_packs.push(head.manifest);
-        let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
+        let mut index = ChunkIndex::default();
+        let (mut to_index_anew, mut indexed_anew) = (Vec::new(), Vec::new());
+        let mut lists_damaged = false;
         for index_ref in &manifest.indexes {
-            let packs = fetch.index(index_ref)?.packs;
+            // Without a damaged index, what only it knows is refused file by file.
+            let packs = match fetch.index(index_ref) {
+                Ok(index) => index.packs,
+                Err(ClientError::Misbehaviour(_)) => {
+                    lists_damaged = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             packs
                 .iter()
                 .filter(|pack| !without.contains(&pack.id))
                 .for_each(|pack| index.add(pack));
             if without.contains(&index_ref.pack) {
                 to_index_anew.extend(packs);
+                indexed_anew.push(index_ref.hash);
             }
         }
-        manifest.indexes.retain(|index| !without.contains(&index.pack));
+        manifest.indexes.retain(|index| !indexed_anew.contains(&index.hash));
         let place = HeadPlace::of(Some(&sealed));
-        Ok(Self { place, manifest, list_packs, index, to_index_anew })
+        Ok(Self { place, manifest, list_packs, lists_damaged, index, to_index_anew })
     }
 
     fn empty() -> Self {
@@ -80,6 +98,7 @@ impl View {
             place: HeadPlace::EMPTY,
             manifest: Manifest::default(),
             list_packs: Vec::new(),
+            lists_damaged: false,
             index: ChunkIndex::default(),
             to_index_anew: Vec::new(),
         }

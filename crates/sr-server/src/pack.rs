@@ -83,8 +83,10 @@ pub(crate) async fn get(
     let for_disk = Arc::clone(server);
     let (len, first) = blocking(move || {
         let len = for_disk.stores.meta.pack_len(request.space, request.pack)? as usize;
-        // The first byte is read here, so that a missing blob is an answer and not a broken stream.
-        for_disk.stores.blobs.read(request.pack, 0, 1)?;
+        // A missing blob is an answer; an unreadable one is sent as far as it goes.
+        if let Err(StoreError::NotFound) = for_disk.stores.blobs.read(request.pack, 0, 1) {
+            return Err(ErrorCode::NotFound.into());
+        }
         Ok((len, usize::from(request.first) * limits::SLOT_LEN))
     })
     .await?;

@@ -158,7 +158,7 @@ impl From<ClientError> for Failure {
                 exit::USAGE,
                 "The newest snapshot of which folder is meant was not said.",
                 NOTHING_DONE,
-                "`strongroom backup ls` lists the folders: restore latest:/FOLDER, or a snapshot's id.",
+                "`strongroom backup snapshots` lists them: restore latest:/FOLDER, or a snapshot's id.",
             ),
             ClientError::FolderUnknown(_) => make(
                 "FOLDER_UNKNOWN",

@@ -21,8 +21,7 @@ static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// Set when the process is about to end.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the process with exit code 130 and one line at Ctrl-C, and at the other signals that ask a
-/// process to end.
+/// Ends the process with exit code 130 and one line at Ctrl-C and at SIGTERM.
 pub(crate) fn end_on_ctrl_c(message: &'static str) {
     let wait = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -48,14 +47,12 @@ pub(crate) fn wait_if_ending() {
     }
 }
 
-/// Returns at the first of the signals that ask a process to end.
+/// Returns at the first signal that asks a process to end. A hang-up is left to `nohup`.
 pub(crate) async fn asked_to_end() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         pressed = tokio::signal::ctrl_c() => pressed,
         _ = terminate.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
     }
 }
 

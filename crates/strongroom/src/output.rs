@@ -123,7 +123,9 @@ fn print(text: &str) -> Result<(), ExitCode> {
 pub(crate) fn usage_error(error: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|arg| arg == "--json");
     if json && error.use_stderr() {
-        let title = error.to_string().lines().next().unwrap_or_default().to_owned();
+        let text = error.to_string();
+        let said = text.split("\n\n").next().unwrap_or_default();
+        let title = said.trim_start_matches("error: ").replace('\n', " ");
         let next = "`strongroom help` shows the commands, and `--help` after one its arguments.";
         return Output { json, quiet: false }.finish(Err(Failure::usage(title, next)));
     }

@@ -224,6 +224,8 @@ fn what_a_check_finds_damaged_is_stored_anew_by_the_next_backup() {
     assert_eq!(world.restore("latest", None).refused.len(), 1);
     let report = world.client().verify(true, &Progress::default()).expect("verifies");
     assert_eq!(report.bad_packs.len(), 1);
+    // A quick check sees nothing of it, and forgets nothing.
+    world.client().verify(false, &Progress::default()).expect("verifies");
     world.backup();
     assert_eq!(fs::read(&damaged).expect("reads"), bytes, "no id is ever written over");
     // Old snapshots are whole again too.
@@ -318,4 +320,41 @@ fn a_new_invite_of_the_same_server_is_taken_over() {
     invite.card_hash = [1; 32];
     let joined = Client::join(&world.profile(), &invite, None, "x", None, clock());
     assert!(matches!(joined, Err(ClientError::AlreadyJoined)), "{joined:?}");
+}
+
+#[test]
+fn a_damaged_index_costs_what_only_it_knows() {
+    let world = World::new();
+    world.write("old", noise(1, 100_000));
+    world.backup();
+    let index_of_old = world.packs();
+    world.write("new", noise(2, 100_000));
+    world.backup();
+    for pack in index_of_old {
+        let mut bytes = fs::read(&pack).expect("reads");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&pack, bytes).expect("writes");
+    }
+    fs::remove_dir_all(world.profile().join("cache")).expect("removes");
+    let report = world.restore("latest", None);
+    assert_eq!((report.files, report.refused.len()), (1, 1));
+    assert_eq!(report.refused[0].path, Path::new("old"));
+    // It is still on this device, so a backup brings it back.
+    world.backup();
+    assert_eq!(world.restore("latest", None).refused.len(), 0);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+#[test]
+fn a_key_file_on_a_server_that_never_saw_it_is_no_attack() {
+    let mut world = World::bare();
+    let invite = world.invite();
+    let first = world.dir.path().join("first");
+    Client::join(&first, &invite, None, "d", None, clock()).expect("joins");
+    let bytes = fs::read(first.join("keys")).expect("reads");
+    let keys = sr_client::Keys::from_file(&bytes).expect("parses");
+    let second = world.dir.path().join("second");
+    let mut client = Client::join(&second, &invite, None, "d", Some(keys), clock()).expect("joins");
+    assert!(matches!(client.snapshots(), Err(ClientError::NotFound(_))));
 }

@@ -352,8 +352,8 @@ fn report(comparison: &Comparison, attempts: &[Attempt], numbers: &Numbers, seco
     text.push_str(
         "\nWhat this did not show: the operator sees how many objects of which of five sizes are \
          stored, and when.\nThe operator may switch the server off or delete everything: keep a \
-         second copy elsewhere.\nOther devices, a lost laptop and recovery come with later \
-         versions.\n",
+         second copy elsewhere.\nSeveral devices, a stolen laptop and recovery from paper \
+         come with later versions.\n",
     );
     text.push_str(&format!("{seconds} seconds; nothing is left behind."));
     if !held {
