@@ -30,7 +30,7 @@ use crate::{
     remote::{Remote, os_rng},
     scan::{self, ItemKind, Scan, Stamp, set_file},
     sink::{Adopted, Sink, Stopped, UPLOADERS, upload},
-    view::{Cache, View, send},
+    view::{Cache, For, View, send},
 };
 
 /// Files that a worker takes at once: neighbours, so that they share a block.
@@ -103,7 +103,7 @@ pub(crate) fn run(
     let keys = Arc::clone(&profile.keys);
     let ids = ChunkIds::new(&keys.vault);
     let damaged = profile.damaged_packs()?;
-    let mut view = View::open(profile, remote, &ids, &damaged)?;
+    let mut view = View::open(profile, remote, &ids, For::Writing(&damaged))?;
     let stored = view.adopt_pending(profile, remote)?;
     let adopted = Adopted { stored, to_index_anew: std::mem::take(&mut view.to_index_anew) };
     let device = profile.device_name()?;
@@ -131,7 +131,12 @@ pub(crate) fn run(
     });
     // An uploader's error is the cause, the workers' only its echo.
     uploaded?;
-    let (reports, finished, ids) = result?;
+    let (mut reports, finished, ids) = result?;
+    // What only that list knew was stored again, as far as it is here; that it was needed is said.
+    if let (Some((_, why, _)), Some(report)) = (view.bad_lists.first(), reports.first_mut()) {
+        let why = format!("a list on the server can't be read, run a check: {why}");
+        report.skipped.push(Skipped { path: report.path.clone(), why });
+    }
     progress.start(Phase::Finishing, 0);
     let head = NewHead {
         previous: view.place,
@@ -146,8 +151,6 @@ pub(crate) fn run(
     if let Some(newest) = finished.manifest.snapshots.iter().map(|s| s.time_s).max() {
         profile.set_newest_snapshot_s(newest)?;
     }
-    // Readers take the newest place of a chunk, so from here on the damaged ones are not asked.
-    profile.clear_damaged()?;
     cache.keep_only(&finished.manifest, finished.pack);
     Ok(reports)
 }

@@ -19,7 +19,7 @@ use crate::{
     read::Reader,
     remote::{Remote, os_rng},
     restore, verify,
-    view::View,
+    view::{For, View},
 };
 
 /// Makes a dialer to an address; a simulated network has its own.
@@ -214,7 +214,7 @@ impl Client {
     /// **Errors** those of reading the vault.
     pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, ClientError> {
         let ids = ChunkIds::new(&self.profile.keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
+        let view = View::open(&mut self.profile, &self.remote, &ids, For::Reading)?;
         Ok(view.manifest.snapshots.iter().map(|snapshot| info(snapshot, &ids)).collect())
     }
 
@@ -233,7 +233,7 @@ impl Client {
     ) -> Result<(SnapshotInfo, RestoreReport), ClientError> {
         let keys = Arc::clone(&self.profile.keys);
         let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
+        let view = View::open(&mut self.profile, &self.remote, &ids, For::Reading)?;
         let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
         let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
         let mut reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
@@ -268,7 +268,7 @@ impl Client {
     ) -> Result<VerifyReport, ClientError> {
         let keys = Arc::clone(&self.profile.keys);
         let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, &[])?;
+        let view = View::open(&mut self.profile, &self.remote, &ids, For::Checking)?;
         let report = verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)?;
         let damaged: Vec<_> = report.bad_packs.iter().map(|(pack, _)| *pack).collect();
         if read_data {

@@ -93,8 +93,8 @@ impl Profile {
         profile.set("invite", invite.to_string().as_bytes())?;
         profile.set("device", device_name.as_bytes())?;
         if is_copy {
-            profile.set("space", b"made")?;
             profile.set("take-first-head", b"")?;
+            profile.set("space", b"made")?;
         }
         if let Some(name) = name {
             profile.set("name", name.as_bytes())?;
@@ -170,15 +170,6 @@ impl Profile {
         Ok(self.get("take-first-head")?.is_some())
     }
 
-    /// Accepts the first head that a profile made from a copy sees.
-    pub(crate) fn accept_first(&mut self, head: Option<&SealedHead>) -> Result<(), ClientError> {
-        if let Some(head) = head {
-            self.accept_sent(head)?;
-        }
-        self.query(|db| db.execute("DELETE FROM state WHERE key = 'take-first-head'", []))?;
-        Ok(())
-    }
-
     /// Takes another invite of the same server, which may have another address.
     pub(crate) fn set_invite(&self, invite: &Invite) -> Result<(), ClientError> {
         self.set("invite", invite.to_string().as_bytes())
@@ -226,7 +217,8 @@ impl Profile {
             let transaction = database.transaction()?;
             transaction
                 .execute("INSERT OR REPLACE INTO state VALUES ('head', ?1)", [encode(head)])?;
-            transaction.execute("DELETE FROM state WHERE key = 'sent'", [])?;
+            transaction
+                .execute("DELETE FROM state WHERE key IN ('sent', 'take-first-head')", [])?;
             transaction.execute("DELETE FROM pending", [])?;
             transaction.commit()
         };
@@ -362,8 +354,9 @@ fn is_joined(dir: &Path) -> bool {
 fn was_used(path: &Path) -> bool {
     path.exists()
         && open_database(path).is_ok_and(|database| {
-            let query = "SELECT count(*) FROM state WHERE key IN ('space', 'head')";
-            database.query_row(query, [], |row| row.get::<_, i64>(0)).is_ok_and(|rows| rows > 0)
+            let query = "SELECT EXISTS (SELECT 1 FROM state WHERE key IN ('space', 'head'))
+                 AND NOT EXISTS (SELECT 1 FROM state WHERE key = 'take-first-head')";
+            database.query_row(query, [], |row| row.get(0)).unwrap_or(true)
         })
 }
 

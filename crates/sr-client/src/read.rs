@@ -10,7 +10,7 @@ use sr_vault::{
     pack::{OpenSlots, Slots},
     tree::{self, Content, Node, TREE_LEN_MAX},
 };
-use sr_wire::{Misbehaviour, PackId};
+use sr_wire::{Misbehaviour, PackId, api::ErrorCode};
 
 use crate::{ClientError, lru::Lru, remote::Remote};
 
@@ -164,6 +164,12 @@ impl<'a> Reader<'a> {
         let (len, bytes) =
             self.remote.get_pack(self.keys, pack, slots).map_err(|error| match error {
                 ClientError::Misbehaviour(misbehaviour) => ReadError::Damaged(misbehaviour),
+                // SR-003: for whatever reason the server does not give it, the others go on.
+                ClientError::ServerRefused(code)
+                    if !matches!(code, ErrorCode::RightRefused | ErrorCode::Version) =>
+                {
+                    ReadError::Damaged(Misbehaviour::PackMissing)
+                }
                 error => ReadError::Failed(Arc::new(error)),
             })?;
         Ok(OpenSlots::open(self.keys, pack, Some(commitment), len, slots.first, bytes)?)

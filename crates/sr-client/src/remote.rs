@@ -14,9 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::{
-    body::{Body, Frame, SizeHint},
+    body::{Body, Frame, Incoming, SizeHint},
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -33,9 +33,12 @@ use tokio::{runtime::Runtime, sync::Mutex};
 use crate::{ClientError, Clock, Dial};
 
 /// How long a connection that broke is tried again before the run gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+///
+/// Longer than the server takes to give up a connection that is gone.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The same for a server that this run has not reached yet.
 const PATIENCE_AT_FIRST: Duration = Duration::from_secs(3);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A pack of 16 MiB at 1 Mbit/s, three of them at once, takes under 7 minutes.
@@ -187,10 +190,11 @@ impl Remote {
     ) -> Result<(usize, Vec<u8>), ClientError> {
         let slot = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
         let (first, last) = (slot(slots.first), slot(slots.last));
+        let reply_len_max = 4 + (slots.last - slots.first + 1) * limits::SLOT_LEN;
         let request = encode(&api::PackGet { space: keys.space(), pack, first, last });
         let reply = self.with_session(Some(keys), |session| {
             let request = request.clone();
-            async move { session.call(api::PACK_GET, request, limits::PACK_LEN_MAX + 4).await }
+            async move { session.call(api::PACK_GET, request, reply_len_max).await }
         });
         let mut reply = match reply {
             // SR-003: it was acknowledged, or a verified index would not name it.
@@ -220,6 +224,10 @@ impl Remote {
             })?;
             let reply: api::PackMissing = decode("answer", &reply, limits::MESSAGE_LEN_MAX)
                 .map_err(|_| Misbehaviour::ResponseMalformed)?;
+            // SR-016: an answer to another question.
+            let answers = reply.packs.iter().all(|pack| asked.contains(pack));
+            Misbehaviour::ResponseMalformed
+                .refuse_if(!answers || reply.packs.len() > asked.len())?;
             missing.extend(reply.packs);
         }
         Ok(missing)
@@ -270,7 +278,7 @@ impl Remote {
     {
         self.runtime.block_on(async {
             let mut wait = Duration::from_millis(100);
-            let started = Instant::now();
+            let mut failing_since = None;
             loop {
                 let result = match self.session(keys).await {
                     Ok(session) => {
@@ -292,12 +300,12 @@ impl Remote {
                 };
                 let reached = self.reached.load(Ordering::Relaxed);
                 let patience = if reached { PATIENCE } else { PATIENCE_AT_FIRST };
-                if started.elapsed() + wait > patience {
+                if failing_since.get_or_insert_with(Instant::now).elapsed() + wait > patience {
                     let address = self.dial.address();
                     return Err(ClientError::Unreachable { address, source });
                 }
                 tokio::time::sleep(wait).await;
-                wait *= 2;
+                wait = (wait * 2).min(WAIT_MAX);
             }
         })
     }
@@ -398,16 +406,9 @@ async fn call(
     let answer = async {
         let response = sender.send_request(request).await.map_err(connection_error)?;
         let status = response.status();
-        let body = match Limited::new(response.into_body(), reply_len_max).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                // SR-016
-                return Err(Misbehaviour::ResponseMalformed.into());
-            }
-            Err(error) => return Err(Failed::Connection(io::Error::other(error))),
-        };
+        let body = read_reply(response.into_body(), reply_len_max).await?;
         if status == StatusCode::OK {
-            return Ok(Vec::from(body));
+            return Ok(body);
         }
         let refused: ErrorBody = decode("refusal", &body, limits::MESSAGE_LEN_MAX)
             .map_err(|_| Misbehaviour::ResponseMalformed)?;
@@ -417,6 +418,19 @@ async fn call(
         Ok(answer) => answer,
         Err(elapsed) => Err(Failed::Connection(elapsed.into())),
     }
+}
+
+/// Copies frames as they come: a million of one byte each take no more memory than one.
+async fn read_reply(mut body: Incoming, len_max: usize) -> Result<Vec<u8>, Failed> {
+    let mut reply = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(connection_error)?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        // SR-016
+        Misbehaviour::ResponseMalformed.refuse_if(reply.len() + bytes.len() > len_max)?;
+        reply.extend_from_slice(&bytes);
+    }
+    Ok(reply)
 }
 
 fn verify_answer(

@@ -180,7 +180,7 @@ impl<'a> Sink<'a> {
         }
         let reserve = index_len(&lock(&self.written))
             + index_len(&adopted.stored)
-            + index_len(&adopted.to_index_anew)
+            + adopted.to_index_anew.iter().map(|index| index_len(&index.packs)).sum::<usize>()
             + index_len(std::slice::from_ref(&rest.holds))
             + manifest.to_bytes().len()
             + 64 * INDEX_PACK_LEN;
@@ -205,10 +205,7 @@ impl<'a> Sink<'a> {
         let mut packs = std::mem::take(&mut *lock(&self.written));
         packs.extend(adopted.stored);
         packs.push(open.holds.clone());
-        // What takes the place of a damaged index goes first, as that one did: a chunk that was stored
-        // again since has its newest place in a later index.
-        let anew = split(adopted.to_index_anew);
-        let anew_count = anew.len();
+        let anew = adopted.to_index_anew;
         // Where the tail has no room, each index and the manifest get a pack of their own; their
         // ids are chosen first, because the indexes name them too.
         let mut own: Vec<PackId> = Vec::new();
@@ -218,7 +215,6 @@ impl<'a> Sink<'a> {
             packs.extend(own.iter().map(|id| Open::new(self.keys, *id).holds));
         }
         let mut own = own.into_iter();
-        let mut refs = Vec::new();
         for index in anew.into_iter().chain(split(packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
             let raw = index.to_bytes();
@@ -232,11 +228,12 @@ impl<'a> Sink<'a> {
                 hash: index_hash(&raw),
             };
             cache.write(&index_name(&index_ref), &raw)?;
-            refs.push(index_ref);
+            // An index that is stored again keeps its place: a chunk's newest place stays the newest.
+            match manifest.indexes.iter_mut().find(|old| old.hash == index_ref.hash) {
+                Some(old) => *old = index_ref,
+                None => manifest.indexes.push(index_ref),
+            }
         }
-        let in_front = refs.drain(..anew_count).collect::<Vec<_>>();
-        manifest.indexes.splice(..0, in_front);
-        manifest.indexes.extend(refs);
         self.next_pack(&mut open, &mut own).map_err(stopped)?;
         let raw = manifest.to_bytes();
         if raw.len() > MANIFEST_LEN_MAX {
@@ -266,8 +263,8 @@ impl<'a> Sink<'a> {
 pub(crate) struct Adopted {
     /// Packs that an interrupted run stored.
     pub(crate) stored: Vec<IndexPack>,
-    /// What damaged indexes say.
-    pub(crate) to_index_anew: Vec<IndexPack>,
+    /// Indexes that lie in damaged packs, to be stored again as they are.
+    pub(crate) to_index_anew: Vec<Index>,
 }
 
 /// What a run stored.

@@ -94,10 +94,12 @@ pub(crate) fn verify(
             }
         }
     }
-    report.bad_packs.sort_by_key(|(pack, _)| *pack);
-    report.lists_damaged = view.lists_damaged
-        || report.bad_packs.iter().any(|(pack, _)| view.list_packs.contains(pack));
+    // What only this device's cache makes up for is lost with this device.
+    report.lists_damaged = view.bad_lists.iter().any(|(_, _, cached)| *cached);
+    report.bad_packs.extend(view.bad_lists.iter().map(|(pack, why, _)| (*pack, *why)));
     name_files(view, &reader, &bad, &mut report)?;
+    report.bad_packs.sort_by_key(|(pack, _)| *pack);
+    report.bad_packs.dedup_by_key(|(pack, _)| *pack);
     Ok(report)
 }
 
@@ -149,6 +151,7 @@ fn check_pack(
             // SR-004
             if actual != *id {
                 bad.insert(*id, Misbehaviour::ChunkMismatch);
+                report.bad_packs.push((pack, Misbehaviour::ChunkMismatch));
             }
             report.bytes_read += chunk.len() as u64;
         }
@@ -181,7 +184,13 @@ fn name_files(
             }
             match reader.tree(&chunks) {
                 Ok(nodes) => stack.extend(nodes.into_iter().map(|node| below(&path, node))),
-                Err(ReadError::Damaged(misbehaviour)) => add_file(report, &path, misbehaviour),
+                Err(ReadError::Damaged(misbehaviour)) => {
+                    add_file(report, &path, misbehaviour);
+                    let places = chunks.iter().filter_map(|id| view.index.find(id));
+                    let blocks = places.filter_map(|place| view.index.block(place.block));
+                    let packs = blocks.filter_map(|block| view.index.pack(block.pack));
+                    report.bad_packs.extend(packs.map(|(pack, _)| (pack, misbehaviour)));
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -1,6 +1,6 @@
 //! The vault as the newest accepted head has it: verified, or not at all.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use sr_crypto::text;
 use sr_vault::{
@@ -23,23 +23,31 @@ use crate::{ClientError, profile::Profile, profile::write_durably, remote::Remot
 pub(crate) struct View {
     pub(crate) place: HeadPlace,
     pub(crate) manifest: Manifest,
-    /// The packs that hold the manifest and the indexes.
-    pub(crate) list_packs: Vec<PackId>,
-    /// Whether an index could not be read.
-    pub(crate) lists_damaged: bool,
     pub(crate) index: ChunkIndex,
-    /// What indexes in damaged packs say, for a new index; the manifest names those no more.
-    pub(crate) to_index_anew: Vec<IndexPack>,
+    /// Indexes that lie in damaged packs, to be stored again.
+    pub(crate) to_index_anew: Vec<Index>,
+    /// Lists that the server has not or not whole, and whether this device's cache made up for it.
+    pub(crate) bad_lists: Vec<(PackId, Misbehaviour, bool)>,
+}
+
+/// What a view is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For<'a> {
+    /// Reading; lists come from the cache when it has them.
+    Reading,
+    /// Checking; lists come from the server, whatever the cache has.
+    Checking,
+    /// Writing the next head; what is in these packs counts as not stored.
+    Writing(&'a [PackId]),
 }
 
 impl View {
-    /// Asks the server for the newest head and takes it if it may be shown to this client. What is
-    /// in the packs `without` counts as not stored.
+    /// Asks the server for the newest head and takes it if it may be shown to this client.
     pub(crate) fn open(
         profile: &mut Profile,
         remote: &Remote,
         ids: &ChunkIds,
-        without: &[PackId],
+        purpose: For<'_>,
     ) -> Result<Self, ClientError> {
         if !profile.has_space()? {
             return Ok(Self::empty());
@@ -57,50 +65,37 @@ impl View {
             }
             response => response?,
         };
-        let Some(sealed) = accept(profile, remote, response)? else { return Ok(Self::empty()) };
+        let Some(sealed) = accept(profile, remote, response, purpose)? else {
+            return Ok(Self::empty());
+        };
         let device = profile.keys.device();
         let head = head::open(&sealed, &profile.keys.vault, device.public_key())?;
         let cache = Cache { dir: profile.cache_dir()? };
-        let fetch = Fetch { profile, remote, cache };
-        let mut manifest = fetch.manifest(head.manifest, ids, &head)?;
+        let without = if let For::Writing(without) = purpose { without } else { &[] };
+        let mut fetch = Fetch { profile, remote, cache, purpose, bad_lists: Vec::new() };
+        let manifest = fetch.manifest(head.manifest, ids, &head)?;
         fetch.cache.keep_only(&manifest, head.manifest);
-        let mut list_packs: Vec<_> = manifest.indexes.iter().map(|index| index.pack).collect();
-        list_packs.push(head.manifest);
-        let mut index = ChunkIndex::default();
-        let (mut to_index_anew, mut indexed_anew) = (Vec::new(), Vec::new());
-        let mut lists_damaged = false;
+        let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
         for index_ref in &manifest.indexes {
             // Without a damaged index, what only it knows is refused file by file.
-            let packs = match fetch.index(index_ref) {
-                Ok(index) => index.packs,
-                Err(ClientError::Misbehaviour(_)) => {
-                    lists_damaged = true;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            packs
-                .iter()
-                .filter(|pack| !without.contains(&pack.id))
-                .for_each(|pack| index.add(pack));
+            let Some(list) = fetch.index(index_ref)? else { continue };
+            let whole = list.packs.iter().filter(|pack| !without.contains(&pack.id));
+            whole.for_each(|pack| index.add(pack));
             if without.contains(&index_ref.pack) {
-                to_index_anew.extend(packs);
-                indexed_anew.push(index_ref.hash);
+                to_index_anew.push(list);
             }
         }
-        manifest.indexes.retain(|index| !indexed_anew.contains(&index.hash));
-        let place = HeadPlace::of(Some(&sealed));
-        Ok(Self { place, manifest, list_packs, lists_damaged, index, to_index_anew })
+        let (place, bad_lists) = (HeadPlace::of(Some(&sealed)), fetch.bad_lists);
+        Ok(Self { place, manifest, index, to_index_anew, bad_lists })
     }
 
     fn empty() -> Self {
         Self {
             place: HeadPlace::EMPTY,
             manifest: Manifest::default(),
-            list_packs: Vec::new(),
-            lists_damaged: false,
             index: ChunkIndex::default(),
             to_index_anew: Vec::new(),
+            bad_lists: Vec::new(),
         }
     }
 
@@ -131,14 +126,16 @@ fn accept(
     profile: &mut Profile,
     remote: &Remote,
     response: HeadResponse,
+    purpose: For<'_>,
 ) -> Result<Option<SealedHead>, ClientError> {
     if profile.takes_first_head()? {
-        if let Some(head) = &response.head {
-            let device = profile.keys.device();
-            head::open(head, &profile.keys.vault, device.public_key())?;
-        }
+        // An empty space is no state to go on from: these keys have stored something.
+        let Some(head) = &response.head else {
+            return Err(ClientError::NotFound("snapshot of these keys on this server".into()));
+        };
+        head::open(head, &profile.keys.vault, profile.keys.device().public_key())?;
         profile.set_answer(&response.answer)?;
-        profile.accept_first(response.head.as_ref())?;
+        profile.accept_sent(head)?;
         return Ok(response.head);
     }
     let accepted = profile.accepted()?;
@@ -151,7 +148,14 @@ fn accept(
             profile.accept_sent(&sent)?;
             Ok(Some(sent))
         }
-        (Shown::Accepted, Some(sent)) => send(profile, remote, &sent).map(|()| Some(sent)),
+        (Shown::Accepted, Some(sent)) => match send(profile, remote, &sent) {
+            Ok(()) => Ok(Some(sent)),
+            // A server that can't write now can be read all the same.
+            Err(ClientError::ServerRefused(_)) if !matches!(purpose, For::Writing(_)) => {
+                Ok(response.head)
+            }
+            Err(error) => Err(error),
+        },
         (_, None) => Ok(response.head),
     }
 }
@@ -173,59 +177,86 @@ pub(crate) fn send(
     profile.accept_sent(head)
 }
 
-/// Fetches small objects, from the cache when it has them.
+/// Fetches the lists.
 struct Fetch<'a> {
     profile: &'a Profile,
     remote: &'a Remote,
     cache: Cache,
+    purpose: For<'a>,
+    bad_lists: Vec<(PackId, Misbehaviour, bool)>,
 }
 
 impl Fetch<'_> {
     fn manifest(
-        &self,
+        &mut self,
         pack: PackId,
         ids: &ChunkIds,
         head: &head::Head,
     ) -> Result<Manifest, ClientError> {
-        let verify = |raw: &[u8]| Manifest::verify(raw, ids, &head.snapshot_set, &head.index_set);
-        let name = manifest_name(pack);
-        if let Some(raw) = self.cache.read(&name)
-            && let Ok(manifest) = verify(&raw)
-        {
-            return Ok(manifest);
-        }
-        let (len, bytes) = self.remote.get_pack(&self.profile.keys.vault, pack, Slots::ALL)?;
-        let opened = OpenSlots::open(&self.profile.keys.vault, pack, None, len, 0, bytes)?;
-        let raw = parse_manifest_blob(opened.only(Kind::Manifest)?)?;
-        let manifest = verify(&raw)?;
-        self.cache.write(&name, &raw)?;
-        Ok(manifest)
+        let parse = |raw: &[u8]| Manifest::verify(raw, ids, &head.snapshot_set, &head.index_set);
+        let keys = Arc::clone(&self.profile.keys);
+        let fetch = |remote: &Remote| {
+            let (len, bytes) = remote.get_pack(&keys.vault, pack, Slots::ALL)?;
+            let opened = OpenSlots::open(&keys.vault, pack, None, len, 0, bytes)?;
+            Ok(parse_manifest_blob(opened.only(Kind::Manifest)?)?)
+        };
+        self.list(&manifest_name(pack), pack, parse, fetch)
     }
 
-    fn index(&self, index: &IndexRef) -> Result<Index, ClientError> {
-        let name = index_name(index);
+    /// Returns `None` for an index that neither server nor cache has whole.
+    fn index(&mut self, index: &IndexRef) -> Result<Option<Index>, ClientError> {
         // SR-013: an index counts only if the signed set names its bytes.
         let parse = |raw: &[u8]| {
             Misbehaviour::IndexSetMismatch.refuse_if(index_hash(raw) != index.hash)?;
             Index::parse(raw).map_err(|_| Misbehaviour::ObjectMalformed)
         };
-        if let Some(raw) = self.cache.read(&name)
-            && let Ok(parsed) = parse(&raw)
-        {
-            return Ok(parsed);
+        let keys = Arc::clone(&self.profile.keys);
+        let fetch = |remote: &Remote| {
+            let slots = Slots::of_range(index.offset as usize, index.stored_len as usize);
+            let (len, bytes) = remote.get_pack(&keys.vault, index.pack, slots)?;
+            let commitment = Some(&index.commitment);
+            let opened =
+                OpenSlots::open(&keys.vault, index.pack, commitment, len, slots.first, bytes)?;
+            let malformed = Misbehaviour::ObjectMalformed;
+            let stored = opened.bytes(index.offset, index.stored_len).ok_or(malformed)?;
+            let raw = block::expand(stored, index.raw_len as usize, INDEX_LEN_MAX);
+            Ok(raw.map_err(|_| malformed)?)
+        };
+        match self.list(&index_name(index), index.pack, parse, fetch) {
+            Ok(index) => Ok(Some(index)),
+            Err(ClientError::Misbehaviour(_)) => Ok(None),
+            Err(error) => Err(error),
         }
-        let keys = &self.profile.keys.vault;
-        let slots = Slots::of_range(index.offset as usize, index.stored_len as usize);
-        let (len, bytes) = self.remote.get_pack(keys, index.pack, slots)?;
-        let commitment = Some(&index.commitment);
-        let opened = OpenSlots::open(keys, index.pack, commitment, len, slots.first, bytes)?;
-        let stored =
-            opened.bytes(index.offset, index.stored_len).ok_or(Misbehaviour::ObjectMalformed)?;
-        let raw = block::expand(stored, index.raw_len as usize, INDEX_LEN_MAX)
-            .map_err(|_| Misbehaviour::ObjectMalformed)?;
-        let parsed = parse(&raw)?;
-        self.cache.write(&name, &raw)?;
-        Ok(parsed)
+    }
+
+    /// Returns a list from the cache or the server, verified either way, and notes what is wrong with
+    /// the server's.
+    fn list<T>(
+        &mut self,
+        name: &str,
+        pack: PackId,
+        parse: impl Fn(&[u8]) -> Result<T, Misbehaviour>,
+        fetch: impl Fn(&Remote) -> Result<Vec<u8>, ClientError>,
+    ) -> Result<T, ClientError> {
+        let cached = || self.cache.read(name).and_then(|raw| parse(&raw).ok());
+        if self.purpose != For::Checking
+            && let Some(list) = cached()
+        {
+            return Ok(list);
+        }
+        let fetched = fetch(self.remote).and_then(|raw| Ok((parse(&raw)?, raw)));
+        match fetched {
+            Ok((list, raw)) => {
+                self.cache.write(name, &raw)?;
+                Ok(list)
+            }
+            Err(ClientError::Misbehaviour(misbehaviour)) => {
+                let cached = cached();
+                self.bad_lists.push((pack, misbehaviour, cached.is_some()));
+                cached.ok_or(misbehaviour.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -60,6 +60,14 @@ impl Connection {
         }
     }
 
+    /// Returns after `duration` if no right was proven by then, and never otherwise.
+    pub(crate) async fn unproven_for(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+        if !self.state().proven.is_empty() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Takes a proof of a right.
     pub(crate) fn prove(&self, proof: &Prove, keys: &SpaceKeys) -> Result<(), ErrorCode> {
         let key = keys.of(proof.right).ok_or(ErrorCode::RightRefused)?;

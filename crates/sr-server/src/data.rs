@@ -23,6 +23,9 @@ pub enum DataError {
     /// Its identity key is damaged, or missing beside a database.
     #[error("the server's identity key, {0}, is missing or damaged", IDENTITY_FILE)]
     Identity,
+    /// The database is missing beside an identity key.
+    #[error("the server's database, {0}, is missing", DATABASE_FILE)]
+    Database,
     /// A file could not be read or written.
     #[error("the data directory can't be used")]
     Io(#[from] io::Error),
@@ -69,11 +72,17 @@ impl DataDir {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DataError::Locked)?;
         sr_store::check_files(dir)?;
         let is_new = !dir.join(IDENTITY_FILE).exists();
-        if is_new && dir.join(DATABASE_FILE).exists() {
-            // A new identity beside old data would look like an attack to every client.
+        // A new identity beside old records would look like an attack to every client, and new records
+        // beside old packs would take all of them for leftovers.
+        if is_new && dir.join(DATABASE_FILE).exists() && !Sqlite::open(dir)?.is_empty()? {
             return Err(DataError::Identity);
         }
+        if !is_new && !dir.join(DATABASE_FILE).exists() {
+            return Err(DataError::Database);
+        }
         if is_new {
+            // The database first: a crash in between leaves an empty one, which counts as none.
+            drop(Sqlite::open(dir)?);
             write_identity(dir, &Secret32::random(rng))?;
         }
         let identity = read_identity(dir)?;

@@ -137,7 +137,7 @@ struct Receiving {
 impl Receiving {
     fn start(server: &Arc<Server>, pack: PackId) -> Result<Self, ErrorCode> {
         let mut all = server.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.insert(pack) {
+        if all.len() >= limits::UPLOADS_MAX || !all.insert(pack) {
             return Err(ErrorCode::Busy);
         }
         Ok(Self { server: Arc::clone(server), pack })

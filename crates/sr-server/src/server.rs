@@ -25,6 +25,8 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A connection without a request for this long makes room for another.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+/// A connection that proves no right makes room for one that does.
+const UNPROVEN_MAX: Duration = Duration::from_secs(30);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -123,6 +125,7 @@ impl Server {
         tokio::select! {
             _ = served => {}
             () = idle.idle_for(IDLE_MAX) => {}
+            () = idle.unproven_for(UNPROVEN_MAX) => {}
         }
     }
 

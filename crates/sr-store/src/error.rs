@@ -35,6 +35,15 @@ pub enum StoreError {
     /// A limit is reached.
     #[error("the limit of the space or the server is reached")]
     QuotaFull,
+    /// Many packs have no record.
+    #[error(
+        "{packs} stored packs have no record: the database is older than the packs. Put back the \
+         newest one; nothing was deleted"
+    )]
+    RecordsMissing {
+        /// How many.
+        packs: usize,
+    },
     /// The voucher was never given out, or is spent.
     #[error("the voucher was never given out, or is spent")]
     VoucherUnknown,

@@ -142,16 +142,25 @@ pub trait BlobWriter: Send {
     fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError>;
 }
 
+/// More blobs without a record than this are no leftovers of a crash: the records are older.
+const LEFTOVERS_MAX: usize = 64;
+
 /// Deletes blobs that no record names: what a crash between the two left behind. Returns how many.
 ///
-/// **Errors** as the stores have them. Called before the server accepts connections.
+/// **Errors** [`StoreError::RecordsMissing`], and as the stores have them. Called before the server
+/// accepts connections.
 pub fn sweep(meta: &dyn MetaStore, blobs: &dyn BlobStore) -> Result<usize, StoreError> {
-    let mut swept = 0;
+    let mut leftovers = Vec::new();
     for pack in blobs.list()? {
         if !meta.has_pack(pack)? {
-            blobs.delete(pack)?;
-            swept += 1;
+            leftovers.push(pack);
         }
     }
-    Ok(swept)
+    if leftovers.len() > LEFTOVERS_MAX {
+        return Err(StoreError::RecordsMissing { packs: leftovers.len() });
+    }
+    for pack in &leftovers {
+        blobs.delete(*pack)?;
+    }
+    Ok(leftovers.len())
 }

@@ -66,6 +66,14 @@ impl Sqlite {
         Ok(Self { reader: Mutex::new(reader), jobs: Some(jobs), writer: Some(writer) })
     }
 
+    /// Returns whether no space and no voucher was ever recorded.
+    ///
+    /// **Errors** [`StoreError::Failed`].
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        let query = "SELECT NOT EXISTS (SELECT 1 FROM spaces UNION ALL SELECT 1 FROM vouchers)";
+        self.read(|c| c.query_row(query, [], |row| row.get(0)))
+    }
+
     /// Runs `change` on the writer thread and returns after the commit that holds it.
     fn write<T: Send + 'static>(
         &self,

@@ -18,8 +18,10 @@ pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Pack ids asked for in one request: 1,024 of 32 bytes fit in a message.
 pub const HAVE_MAX: usize = 1024;
 /// Streams of one connection that the server serves at once.
-pub const STREAMS_MAX: u32 = 32;
-/// Connections that the server holds at once; each costs a few hundred KiB at most.
+pub const STREAMS_MAX: u32 = 8;
+/// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.
+pub const UPLOADS_MAX: usize = 128;
+/// Connections that the server holds at once; each costs up to 1 MiB for each of its streams.
 pub const CONNECTIONS_MAX: usize = 512;
 /// Rights proven on one connection: every right of a handful of spaces.
 pub const RIGHTS_PER_CONNECTION_MAX: usize = 64;

@@ -107,7 +107,7 @@ impl Failure {
             exit: exit::SECURITY,
             title: misbehaviour.to_string(),
             meaning,
-            did: "Refused. Nothing was sent, and nothing wrong was written.",
+            did: "Refused. Nothing more is sent, and nothing wrong was written.",
             next: vec![next.to_owned()],
         }
     }

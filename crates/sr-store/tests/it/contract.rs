@@ -150,6 +150,13 @@ fn a_sweep_deletes_what_no_record_names() {
     meta.add_pack(a, pack(1), 0, &Caps::default()).expect("adds");
     assert_eq!(sr_store::sweep(&meta, &blobs).expect("sweeps"), 1);
     assert_eq!(blobs.list().expect("lists"), [pack(1)]);
+    // So many are no leftovers: the records are gone, and nothing may be deleted.
+    for id in 10..110 {
+        blobs.begin().expect("begins").finish(pack(id)).expect("stores");
+    }
+    let refused = sr_store::sweep(&meta, &blobs);
+    assert!(matches!(refused, Err(StoreError::RecordsMissing { packs: 100 })));
+    assert_eq!(blobs.list().expect("lists").len(), 101);
 }
 
 /// Whichever call fails, what was acknowledged is there, what was not can be done again, and
