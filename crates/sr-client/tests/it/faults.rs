@@ -67,22 +67,14 @@ fn a_head_that_never_arrived_is_sent_again() {
 fn packs_of_an_interrupted_run_are_used_by_the_next() {
     let mut world = World::new();
     world.write("big", noise(1, 40_000_000));
-    // The server goes away in the middle of the upload.
-    let progress = Progress::default();
-    let mut client = world.client();
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| client.backup(None, &progress));
-        while progress.sent() < 16 << 20 && !running.is_finished() {
-            std::thread::yield_now();
-        }
-        world.stop();
-        let failed = running.join().expect("no panic");
-        assert!(matches!(failed, Err(ClientError::Unreachable { .. })), "{failed:?}");
-    });
-    drop(client);
-    let stored = world.packs().len();
-    assert!(stored >= 1);
-    world.start();
+    // The server refuses in the middle of the upload, and has room later.
+    world.caps.bytes_per_space = 20 << 20;
+    world.tamper(|_| {});
+    let failed = world.client().backup(None, &Progress::default());
+    assert!(matches!(failed, Err(ClientError::ServerRefused(_))), "{failed:?}");
+    assert!(!world.packs().is_empty());
+    world.caps = sr_store::Caps::default();
+    world.tamper(|_| {});
     world.backup();
     // A pack that was sent twice would be 16 MiB more; the rest is padding.
     let again = Progress::default();
@@ -357,4 +349,93 @@ fn a_key_file_on_a_server_that_never_saw_it_is_no_attack() {
     let second = world.dir.path().join("second");
     let mut client = Client::join(&second, &invite, None, "d", Some(keys), clock()).expect("joins");
     assert!(matches!(client.snapshots(), Err(ClientError::NotFound(_))));
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("writes");
+}
+
+/// What was stored anew stays found when the list that names its new place is stored anew in turn.
+#[test]
+fn repairs_outlive_repairs() {
+    let world = World::new();
+    let new_packs = |before: &[std::path::PathBuf]| -> Vec<std::path::PathBuf> {
+        world.packs().into_iter().filter(|pack| !before.contains(pack)).collect()
+    };
+    let check = || world.client().verify(true, &Progress::default()).expect("verifies");
+    world.write("a", noise(1, 3_500_000));
+    world.backup();
+    let first = world.packs();
+    flip(&first[0]);
+    assert_eq!(check().files.len(), 1);
+    world.backup();
+    assert!(check().is_whole());
+    // The smallest of the new packs holds the index with the new places.
+    let second = new_packs(&first);
+    let list = second.last().expect("a pack");
+    flip(list);
+    check();
+    world.backup();
+    world.backup();
+    assert!(check().is_whole());
+    fs::remove_dir_all(world.profile().join("cache")).expect("removes");
+    assert_eq!(world.restore("latest", None).refused.len(), 0);
+    assert_same_tree(&world.folder(), &world.target());
+}
+
+/// A check asks the server for the lists, though this device has them all.
+#[test]
+fn a_check_does_not_trust_the_cache() {
+    let world = World::new();
+    world.write("a", "a");
+    world.backup();
+    flip(&world.packs()[0]);
+    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    assert!(report.lists_damaged && !report.is_whole());
+    world.backup();
+    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    assert!(!report.lists_damaged && report.is_whole(), "{report:?}");
+}
+
+/// A copied key file goes on from a state that its device signed, never from an emptied space.
+#[test]
+fn a_copied_key_file_does_not_take_an_empty_space_for_its_own() {
+    let mut world = World::new();
+    world.write("a", "a");
+    world.backup();
+    let bytes = fs::read(world.profile().join("keys")).expect("reads");
+    let keys = sr_client::Keys::from_file(&bytes).expect("parses");
+    let invite = world.invite();
+    let other = world.dir.path().join("other");
+    let mut client = Client::join(&other, &invite, None, "d", Some(keys), clock()).expect("joins");
+    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
+    let head: Vec<u8> =
+        database.query_row("SELECT head FROM heads", [], |row| row.get(0)).expect("head");
+    database.execute("DELETE FROM heads", []).expect("runs");
+    assert!(matches!(client.snapshots(), Err(ClientError::NotFound(_))));
+    let space = fs::read(world.profile().join("keys")).expect("reads")[64..80].to_vec();
+    database.execute("INSERT INTO heads VALUES (?1, ?2)", [space, head]).expect("runs");
+    assert_eq!(client.snapshots().expect("lists").len(), 1);
+}
+
+#[test]
+fn a_server_without_its_records_deletes_nothing() {
+    let mut world = World::new();
+    world.write("a", "a");
+    world.backup();
+    world.stop();
+    let packs = world.packs();
+    let database = world.data().join("strongroom.db");
+    let aside = world.dir.path().join("aside");
+    fs::rename(&database, &aside).expect("moves");
+    let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
+    let opened = sr_server::DataDir::open(&world.data(), &mut rng);
+    assert!(matches!(opened, Err(sr_server::DataError::Database)));
+    assert_eq!(world.packs(), packs);
+    fs::rename(&aside, &database).expect("moves back");
+    world.start();
+    assert_eq!(world.snapshots().len(), 1);
 }

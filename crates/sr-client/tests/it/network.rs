@@ -17,8 +17,10 @@ use rustls::{
 use sr_client::{Client, ClientError, Dial, Progress};
 use sr_crypto::Hash;
 use sr_server::{Channel, Handshake, Listen, Server, Stores};
-use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
-use sr_wire::{Card, Invite, card_hash, voucher, voucher_hash};
+use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore, StoreError, Swapped};
+use sr_wire::{
+    Card, Invite, PackId, SealedHead, SpaceId, SpaceKeys, card_hash, voucher, voucher_hash,
+};
 use tokio::{
     io::DuplexStream,
     net::TcpStream,
@@ -302,4 +304,72 @@ fn limits_are_refusals_that_say_so() {
     let simulated = Simulated::new(meta, blobs, no_space).expect("joins");
     let refused = simulated.backup().expect_err("no space is left");
     assert!(matches!(refused, ClientError::ServerRefused(sr_wire::api::ErrorCode::QuotaFull)));
+}
+
+/// Records that never take a new head.
+struct KeepsItsHead(MemoryMeta);
+
+impl MetaStore for KeepsItsHead {
+    fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError> {
+        self.0.add_vouchers(hashes)
+    }
+
+    fn create_space(
+        &self,
+        space: SpaceId,
+        keys: &SpaceKeys,
+        voucher_hash: &Hash,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        self.0.create_space(space, keys, voucher_hash, caps)
+    }
+
+    fn space_keys(&self, space: SpaceId) -> Result<SpaceKeys, StoreError> {
+        self.0.space_keys(space)
+    }
+
+    fn add_pack(
+        &self,
+        space: SpaceId,
+        pack: PackId,
+        len: u32,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        self.0.add_pack(space, pack, len, caps)
+    }
+
+    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
+        self.0.pack_len(space, pack)
+    }
+
+    fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
+        self.0.has_pack(pack)
+    }
+
+    fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
+        self.0.head(space)
+    }
+
+    fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
+        self.0.head(head.space).map(Swapped::Conflict)
+    }
+}
+
+/// A backup is done when the server shows its head, signed; one that keeps the old is refused, each
+/// time, and the head that was sent is the one that is sent again.
+#[test]
+fn sr_016_a_server_that_keeps_the_old_head_is_refused() {
+    let meta = Arc::new(KeepsItsHead(MemoryMeta::default()));
+    let simulated =
+        Simulated::new(meta, Arc::new(MemoryBlobs::default()), Caps::default()).expect("joins");
+    for _ in 0..3 {
+        let refused = simulated.backup();
+        assert!(
+            matches!(
+                refused,
+                Err(ClientError::Misbehaviour(sr_wire::Misbehaviour::ResponseMalformed))
+            ),
+            "{refused:?}"
+        );
+    }
 }

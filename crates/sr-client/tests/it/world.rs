@@ -20,6 +20,7 @@ pub(crate) fn clock() -> Arc<dyn Fn() -> u64 + Send + Sync> {
 
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) caps: Caps,
     server: Option<(Runtime, std::net::SocketAddr)>,
 }
 
@@ -35,7 +36,8 @@ impl World {
     }
 
     pub(crate) fn bare() -> Self {
-        let mut world = Self { dir: tempfile::tempdir().expect("dir"), server: None };
+        let mut world =
+            Self { dir: tempfile::tempdir().expect("dir"), caps: Caps::default(), server: None };
         world.start();
         world
     }
@@ -54,7 +56,7 @@ impl World {
             runtime.block_on(TlsListener::bind(([127, 0, 0, 1], port).into())).expect("binds");
         let address = listener.local_address().expect("address");
         fs::write(self.dir.path().join("port"), address.port().to_string()).expect("writes");
-        let caps = Caps::default();
+        let caps = self.caps;
         let server =
             Arc::new(Server::new(data.identity, data.stores, caps, clock(), Box::new(|_| {})));
         runtime.spawn(server.serve(listener));
