@@ -23,8 +23,9 @@ use sr_wire::{Misbehaviour, PackId, SealedHead, check::danger_skip, decode, enco
 
 use crate::world::World;
 
-/// Checks are taken out for the whole process, so one attack runs at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Checks are taken out for the whole process, so one attack runs at a time, and no other test that
+/// waits for a refusal beside it.
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `attack` against the whole client and against one without `checks`. `attack` returns what
 /// the client ended with; without the checks it must end well, with the operator's state taken.

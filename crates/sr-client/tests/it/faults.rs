@@ -254,6 +254,8 @@ fn damaged_lists_are_written_anew_too() {
 
 #[test]
 fn a_copy_of_the_key_file_restores_on_another_device() {
+    let _guard =
+        crate::attacks::ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut world = World::new();
     world.write("a", noise(1, 500_000));
     world.backup();
