@@ -130,16 +130,7 @@ fn sr_007_another_head_at_the_same_place_is_refused() {
 fn sr_014_a_head_by_another_device_is_refused() {
     let thief = Keys::generate(&mut rng()).device();
     let checks = [Misbehaviour::SignerUnknown, Misbehaviour::HeadForked];
-    let seen = attack_last(&checks, || {
-        let world = World::new();
-        world.write("a", "first");
-        world.backup();
-        let newest: SealedHead =
-            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
-        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &thief, |_| {});
-        show_head(&world, &encode(&forged));
-        world
-    });
+    let seen = attack_last(&checks, || shows_next_head(Some(&thief), |_| {}));
     assert_eq!(seen, 0);
 }
 
@@ -180,18 +171,8 @@ fn sr_005_and_009_a_changed_head_is_refused() {
 fn sr_012_a_manifest_without_a_snapshot_is_refused() {
     let checks = [Misbehaviour::SnapshotSetMismatch, Misbehaviour::HeadForked];
     let seen = attack_last(&checks, || {
-        let world = World::new();
-        world.write("a", "first");
-        world.backup();
-        let newest: SealedHead =
-            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
         // The head commits to one snapshot; the manifest it names has none.
-        let device = keys(&world).device();
-        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &device, |head| {
-            head.snapshot_set = [7; 32];
-        });
-        show_head(&world, &encode(&forged));
-        world
+        shows_next_head(None, |head| head.snapshot_set = [7; 32])
     });
     assert_eq!(seen, 0);
 }
@@ -200,20 +181,22 @@ fn sr_012_a_manifest_without_a_snapshot_is_refused() {
 #[test]
 fn sr_013_a_manifest_without_an_index_is_refused() {
     let checks = [Misbehaviour::IndexSetMismatch, Misbehaviour::HeadForked];
-    let seen = attack_last(&checks, || {
-        let world = World::new();
-        world.write("a", "first");
-        world.backup();
-        let newest: SealedHead =
-            decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
-        let device = keys(&world).device();
-        let forged = forge_head(&world, HeadPlace::of(Some(&newest)), &device, |head| {
-            head.index_set = [7; 32];
-        });
-        show_head(&world, &encode(&forged));
-        world
-    });
+    let seen = attack_last(&checks, || shows_next_head(None, |head| head.index_set = [7; 32]));
     assert_eq!(seen, 0);
+}
+
+/// A world with one snapshot whose server shows a head that follows it, over an empty manifest:
+/// signed by the world's own device unless by `signer`, and as `change` leaves it.
+fn shows_next_head(signer: Option<&sr_crypto::SigningKey>, change: impl Fn(&mut NewHead)) -> World {
+    let world = World::new();
+    world.write("a", "first");
+    world.backup();
+    let newest: SealedHead = decode("head", &stored_head(&world.data()), 1 << 20).expect("decodes");
+    let own = keys(&world).device();
+    let previous = HeadPlace::of(Some(&newest));
+    let forged = forge_head(&world, previous, signer.unwrap_or(&own), change);
+    show_head(&world, &encode(&forged));
+    world
 }
 
 /// Stores an empty manifest in a pack of its own and signs a head over it, as `change` leaves it.
