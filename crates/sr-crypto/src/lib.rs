@@ -12,6 +12,7 @@ mod aead;
 mod hash;
 mod kdf;
 mod label;
+mod seal;
 mod secret;
 mod sign;
 pub mod text;
@@ -23,6 +24,7 @@ pub use hash::{HASH_LEN, Hash, KeyedHasher, hash};
 pub use kdf::derive;
 pub use label::{LABEL_PREFIX, Label};
 pub use rand_core::{CryptoRng, Rng};
+pub use seal::{SEAL_OVERHEAD, SEALING_PUBLIC_LEN, SealError, SealingKey, seal_to};
 pub use secret::Secret32;
 pub use sign::{
     CAPABILITY_KEY_LEN, CAPABILITY_SIGNATURE_LEN, CapabilityKey, PUBLIC_KEY_LEN, SIGNATURE_LEN,
