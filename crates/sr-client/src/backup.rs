@@ -17,7 +17,8 @@ use sr_vault::{
     CHUNK_LEN_MAX, ChunkId, ChunkIds, Chunker,
     block::{BlockBuilder, Compressor, Kind},
     head::NewHead,
-    manifest::Snapshot,
+    index::ChunkIndex,
+    manifest::{Manifest, Snapshot},
     tree::{self, Content, Node},
 };
 use sr_wire::SnapshotId;
@@ -25,12 +26,13 @@ use sr_wire::SnapshotId;
 use crate::{
     ClientError, Clock, Folder,
     cache::{NewCache, OldCache},
+    heads::{self, Sent},
     profile::Profile,
     progress::{Phase, Progress},
     remote::{Remote, os_rng},
     scan::{self, ItemKind, Scan, Stamp, set_file},
     sink::{Adopted, Sink, Stopped, UPLOADERS, upload},
-    view::{Cache, For, View, send},
+    view::{Cache, For, View},
 };
 
 /// Files that a worker takes at once: neighbours, so that they share a block.
@@ -138,21 +140,63 @@ pub(crate) fn run(
         report.skipped.push(Skipped { path: report.path.clone(), why });
     }
     progress.start(Phase::Finishing, 0);
-    let head = NewHead {
-        previous: view.place,
-        snapshot_set: finished.manifest.snapshot_set(&ids),
-        index_set: finished.manifest.index_set(),
-        manifest: finished.pack,
-        time_s: clock(),
+    let mut finished = finished;
+    let mut place = view.place;
+    let added = added(&view.manifest, &finished.manifest);
+    loop {
+        let head = NewHead {
+            previous: place,
+            snapshot_set: finished.manifest.snapshot_set(&ids),
+            index_set: finished.manifest.index_set(),
+            manifest: finished.pack,
+            time_s: clock(),
+        }
+        .seal(&keys.vault, &keys.account, &keys.device.signing(), &mut os_rng());
+        if heads::swap(profile, remote, &keys.vault, &head)? == Sent::Accepted {
+            break;
+        }
+        // Another device was faster: what this run stored goes on top of what that one did.
+        let theirs = View::open(profile, remote, &ids, For::Writing(&[]))?;
+        place = theirs.place;
+        let mut merged = theirs.manifest;
+        merged.snapshots.extend_from_slice(&added.snapshots);
+        merged.indexes.extend_from_slice(&added.indexes);
+        finished = store_manifest(profile, remote, merged, &cache)?;
     }
-    .seal(&keys.vault, &keys.device(), &mut os_rng());
-    profile.set_sent(&head)?;
-    send(profile, remote, &head)?;
     if let Some(newest) = finished.manifest.snapshots.iter().map(|s| s.time_s).max() {
         profile.set_newest_snapshot_s(newest)?;
     }
     cache.keep_only(&finished.manifest, finished.pack);
     Ok(reports)
+}
+
+/// Returns what a run has added to `before`.
+fn added(before: &Manifest, after: &Manifest) -> Manifest {
+    let snapshots = after.snapshots.iter().filter(|s| !before.snapshots.contains(s));
+    let indexes = after.indexes.iter().filter(|index| !before.indexes.contains(index));
+    Manifest { snapshots: snapshots.cloned().collect(), indexes: indexes.copied().collect() }
+}
+
+/// Stores a manifest in a pack of its own.
+fn store_manifest(
+    profile: &mut Profile,
+    remote: &Remote,
+    manifest: Manifest,
+    cache: &Cache,
+) -> Result<crate::sink::Finished, ClientError> {
+    let keys = Arc::clone(&profile.keys);
+    let (index, progress) = (ChunkIndex::default(), Progress::default());
+    let (sink, queue) = Sink::new(&keys.vault, &index);
+    let shared = Mutex::new(profile);
+    let (finished, uploaded) = thread::scope(|scope| {
+        let uploader = scope.spawn(|| upload(&queue, &shared, &keys.vault, remote, &progress));
+        let finished = compressor().and_then(|mut compressor| {
+            sink.finish(Adopted::default(), manifest, &mut compressor, cache)
+        });
+        (finished, join_all(vec![uploader]))
+    });
+    uploaded?;
+    finished
 }
 
 type Stored = (Vec<BackupReport>, crate::sink::Finished, ChunkIds);

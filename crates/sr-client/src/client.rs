@@ -8,17 +8,21 @@ use std::{
     sync::Arc,
 };
 
-use sr_keys::Keys;
+use sr_keys::{DeviceKeys, KitNote, VaultKeys};
+use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
 use sr_vault::{ChunkIds, manifest::Snapshot};
-use sr_wire::{Invite, SnapshotId, VOUCHERS_PER_INVITE, voucher};
+use sr_wire::{Invite, Misbehaviour, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorCode, voucher};
 
 use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, RestoreReport, Target, TlsDialer,
-    VerifyReport, backup,
-    profile::Profile,
+    VerifyReport, Waiting,
+    account::{self, Keys, PendingAct},
+    backup,
+    devices::TRIES_MAX,
+    profile::{NewProfile, Profile},
     read::Reader,
-    remote::{Remote, os_rng},
-    restore, verify,
+    remote::{Remote, os_rng, runtime},
+    restore, root, verify,
     view::{For, View},
 };
 
@@ -27,9 +31,13 @@ pub type MakeDialer = Arc<dyn Fn(&str) -> Result<Arc<dyn Dial>, ClientError> + S
 
 /// One profile on this device. It is locked as long as this lives.
 pub struct Client {
-    profile: Profile,
-    remote: Remote,
-    clock: Clock,
+    pub(crate) profile: Profile,
+    /// The connection about the vault; the others are about the account, and about its root space.
+    pub(crate) remote: Remote,
+    pub(crate) account_remote: Remote,
+    pub(crate) root_remote: Remote,
+    pub(crate) clock: Clock,
+    pub(crate) waiting: Option<Waiting>,
 }
 
 /// A snapshot, as people see it.
@@ -66,6 +74,16 @@ pub struct Status {
     pub device: String,
     /// The key file, without which nothing can be had back.
     pub key_file: PathBuf,
+    /// The account.
+    pub account: sr_wire::AccountId,
+    /// Its newest change.
+    pub account_seq: u64,
+    /// Its live devices.
+    pub devices: u64,
+    /// Whether it has a recovery kit.
+    pub has_kit: bool,
+    /// What the devices know of the kit.
+    pub kit: Option<KitNote>,
     /// The folders.
     pub folders: Vec<PathBuf>,
     /// Number of snapshots, when the server was reached.
@@ -77,10 +95,10 @@ pub struct Status {
 }
 
 impl Client {
-    /// Joins the server of `invite` and makes a profile in `dir`. Nothing is made when the server is
-    /// not the one that the invite names. With `keys` of another profile, the new one has the same
-    /// vault; the first head that it sees is taken on the server's word. In a profile that has joined
-    /// this server already, only the address and the vouchers are those of the new invite.
+    /// Joins the server of `invite`: makes a profile in `dir`, and an account with this device.
+    /// Nothing is made when the server is not the one that the invite names. In a profile that has
+    /// joined this server already, what was interrupted goes on, and the address and the vouchers are
+    /// those of the new invite.
     ///
     /// **Errors** [`ClientError::AlreadyJoined`], [`ClientError::Misbehaviour`],
     /// [`ClientError::Unreachable`] and those of local files.
@@ -89,10 +107,9 @@ impl Client {
         invite: &Invite,
         name: Option<&str>,
         device_name: &str,
-        keys: Option<Keys>,
         clock: Clock,
     ) -> Result<Self, ClientError> {
-        Self::join_by(dir, invite, name, device_name, keys, clock, &tls_dialer())
+        Self::join_by(dir, invite, name, device_name, clock, &tls_dialer())
     }
 
     /// As [`Client::join`], over another network than TLS.
@@ -103,18 +120,17 @@ impl Client {
         invite: &Invite,
         name: Option<&str>,
         device_name: &str,
-        keys: Option<Keys>,
         clock: Clock,
         dialer: &MakeDialer,
     ) -> Result<Self, ClientError> {
         let dial = dialer(&invite.address)?;
-        let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
+        let remote = Remote::new(runtime()?, dial, Some(invite.card_hash), Arc::clone(&clock));
         let profile = match Profile::open(dir) {
             Err(ClientError::NotJoined) => {
                 remote.card()?;
-                Profile::create(dir, invite, name, device_name, keys, &mut os_rng())?
+                Profile::create(dir, begin(invite, name, device_name, &clock)?)?
             }
-            Ok(profile) if keys.is_none() && profile.invite()?.card_hash == invite.card_hash => {
+            Ok(profile) if profile.invite()?.card_hash == invite.card_hash => {
                 remote.card()?;
                 profile.set_invite(invite)?;
                 profile
@@ -122,7 +138,9 @@ impl Client {
             Ok(_) => return Err(ClientError::AlreadyJoined),
             Err(error) => return Err(error),
         };
-        Ok(Self { profile, remote, clock })
+        let mut client = Self::new(profile, remote, clock);
+        client.refresh()?;
+        Ok(client)
     }
 
     /// Opens the profile in `dir`.
@@ -139,8 +157,75 @@ impl Client {
         let profile = Profile::open(dir)?;
         let invite = profile.invite()?;
         let dial = dialer(&invite.address)?;
-        let remote = Remote::new(dial, invite.card_hash, Arc::clone(&clock))?;
-        Ok(Self { profile, remote, clock })
+        let remote = Remote::new(runtime()?, dial, Some(invite.card_hash), Arc::clone(&clock));
+        Ok(Self::new(profile, remote, clock))
+    }
+
+    pub(crate) fn new(profile: Profile, remote: Remote, clock: Clock) -> Self {
+        let (account_remote, root_remote) = (remote.apart(), remote.apart());
+        Self { profile, remote, account_remote, root_remote, clock, waiting: None }
+    }
+
+    /// Brings the account up to date, and finishes what an interruption left: blocks that were not
+    /// sent, spaces that were not made, rights that were not rotated, a record that was not written,
+    /// waits that are over.
+    pub(crate) fn refresh(&mut self) -> Result<(), ClientError> {
+        let mut tries = 0;
+        loop {
+            let before = self.profile.keys.account.newest();
+            let again =
+                match self.refresh_once() {
+                    Ok(()) => {
+                        self.finish_waits()?;
+                        false
+                    }
+                    // Another device is doing the same, or knows the account better.
+                    Err(ClientError::ServerRefused(
+                        ErrorCode::RightRefused | ErrorCode::Conflict,
+                    )) if tries < TRIES_MAX => true,
+                    Err(error) => return Err(error),
+                };
+            if !again && self.profile.keys.account.newest() == before {
+                return Ok(());
+            }
+            tries += 1;
+        }
+    }
+
+    fn refresh_once(&mut self) -> Result<(), ClientError> {
+        self.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        let keys = Arc::clone(&self.profile.keys);
+        self.make_space(&keys.root, &self.root_remote)?;
+        if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
+            let name = self.profile.device_name()?;
+            let (device, name) = (keys.device.id(), String::from_utf8_lossy(&name).into_owned());
+            root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
+                root::with_vault(record);
+                record.set_name(device, &name);
+            })?;
+        }
+        let keys = Arc::clone(&self.profile.keys);
+        self.make_space(&keys.vault, &self.remote)
+    }
+
+    /// Does what needs the account as it is now; once more if the account moved on meanwhile.
+    pub(crate) fn fresh<T>(
+        &mut self,
+        work: impl Fn(&mut Self) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.refresh()?;
+        let before = self.profile.keys.account.newest();
+        let refused = match work(self) {
+            Err(
+                error @ (ClientError::Misbehaviour(
+                    Misbehaviour::PlaceMismatch | Misbehaviour::HeadAltered,
+                )
+                | ClientError::ServerRefused(ErrorCode::RightRefused)),
+            ) => error,
+            done => return done,
+        };
+        self.refresh()?;
+        if self.profile.keys.account.newest() == before { Err(refused) } else { work(self) }
     }
 
     /// Returns the key file, without which nothing can be had back.
@@ -205,16 +290,17 @@ impl Client {
         if folders.is_empty() {
             return Err(ClientError::NotFound("folder to back up".into()));
         }
-        self.make_space()?;
-        backup::run(&mut self.profile, &self.remote, &folders, &self.clock, progress)
+        self.fresh(|client| {
+            client.require_full()?;
+            backup::run(&mut client.profile, &client.remote, &folders, &client.clock, progress)
+        })
     }
 
     /// Returns all snapshots, oldest first.
     ///
     /// **Errors** those of reading the vault.
     pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, ClientError> {
-        let ids = ChunkIds::new(&self.profile.keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, For::Reading)?;
+        let (_, ids, view) = self.view(For::Reading)?;
         Ok(view.manifest.snapshots.iter().map(|snapshot| info(snapshot, &ids)).collect())
     }
 
@@ -231,9 +317,7 @@ impl Client {
         target: &Target,
         progress: &Progress,
     ) -> Result<(SnapshotInfo, RestoreReport), ClientError> {
-        let keys = Arc::clone(&self.profile.keys);
-        let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, For::Reading)?;
+        let (keys, ids, view) = self.view(For::Reading)?;
         let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
         let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
         let mut reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
@@ -266,9 +350,7 @@ impl Client {
         read_data: bool,
         progress: &Progress,
     ) -> Result<VerifyReport, ClientError> {
-        let keys = Arc::clone(&self.profile.keys);
-        let ids = ChunkIds::new(&keys.vault);
-        let view = View::open(&mut self.profile, &self.remote, &ids, For::Checking)?;
+        let (keys, ids, view) = self.view(For::Checking)?;
         let report = verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)?;
         let damaged: Vec<_> = report.bad_packs.iter().map(|(pack, _)| *pack).collect();
         if read_data {
@@ -291,6 +373,11 @@ impl Client {
             name: self.profile.name()?,
             device: String::from_utf8_lossy(&self.profile.device_name()?).into_owned(),
             key_file: self.profile.key_file(),
+            account: self.profile.keys.account.id(),
+            account_seq: 0,
+            devices: 0,
+            has_kit: false,
+            kit: None,
             folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),
             snapshots: None,
             newest_s: self.profile.newest_snapshot_s()?,
@@ -300,7 +387,7 @@ impl Client {
             Ok(card) => card,
             Err(error @ ClientError::Unreachable { .. }) => {
                 status.unreachable = Some(error.to_string());
-                return Ok(status);
+                return self.with_account(status);
             }
             Err(error) => return Err(error),
         };
@@ -308,19 +395,76 @@ impl Client {
         let snapshots = self.snapshots()?;
         status.snapshots = Some(snapshots.len() as u64);
         status.newest_s = snapshots.iter().map(|snapshot| snapshot.time_s).max();
+        self.with_account(status)
+    }
+
+    fn with_account(&self, mut status: Status) -> Result<Status, ClientError> {
+        let account = &self.profile.keys.account;
+        status.account_seq = account.seq();
+        status.devices = account.live().count() as u64;
+        status.has_kit = self.has_kit();
+        status.kit = self.profile.record()?.and_then(|record| record.kit());
         Ok(status)
     }
 
-    /// Makes the space on the server with a voucher of the invite, unless that was done.
-    fn make_space(&self) -> Result<(), ClientError> {
-        if self.profile.has_space()? {
-            return Ok(());
-        }
-        let token = self.profile.invite()?.token;
-        let vouchers: Vec<_> = (0..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
-        self.remote.create_space(&self.profile.keys.vault, &vouchers)?;
-        self.profile.set_has_space()
+    fn view(&mut self, purpose: For<'_>) -> Result<(Arc<Keys>, ChunkIds, View), ClientError> {
+        self.fresh(|client| {
+            let keys = Arc::clone(&client.profile.keys);
+            let ids = ChunkIds::new(&keys.vault);
+            let view = View::open(&mut client.profile, &client.remote, &ids, purpose)?;
+            Ok((keys, ids, view))
+        })
     }
+
+    /// Makes a space on the server with a voucher of the invite, unless that was done, and gives it
+    /// the keys of the newest generation, unless it has them.
+    pub(crate) fn make_space(&self, keys: &VaultKeys, remote: &Remote) -> Result<(), ClientError> {
+        let (space, newest) = (keys.space(), keys.generation());
+        match self.profile.space_generation(space)? {
+            Some(generation) if generation == newest => return Ok(()),
+            None => {
+                let token = self.profile.invite()?.token;
+                let vouchers: Vec<_> =
+                    (0..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
+                remote.create_space(keys, &vouchers)?;
+            }
+            // Which of the earlier generations it has is not known after an interruption.
+            Some(_) => rotate(keys, remote)?,
+        }
+        self.profile.set_space_generation(space, newest)
+    }
+}
+
+fn rotate(keys: &VaultKeys, remote: &Remote) -> Result<(), ClientError> {
+    let mut refused = None;
+    for old in (1..keys.generation()).rev() {
+        match remote.rotate(keys, old) {
+            Err(error @ ClientError::ServerRefused(ErrorCode::RightRefused)) => {
+                refused = Some(error);
+            }
+            done => return done,
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Returns what a new account's first profile begins with.
+fn begin<'a>(
+    invite: &'a Invite,
+    name: Option<&'a str>,
+    device_name: &'a str,
+    clock: &Clock,
+) -> Result<NewProfile<'a>, ClientError> {
+    let mut rng = os_rng();
+    let device = DeviceKeys::generate(&mut rng);
+    let (id, act, _) =
+        sr_keys::begin(&device, DELAY_DEFAULT_S, invite.card_hash, clock(), &mut rng)?;
+    let genesis = Block::parse(&act.block).map_err(|_| Misbehaviour::ActNotAllowed)?;
+    let account = Verified::begin(id, &genesis)?;
+    let (blocks, key_block) = (vec![act.block.clone()], act.key_block.clone().unwrap_or_default());
+    let act = Some(PendingAct::new(act, None));
+    let (pins, kit) = (Vec::new(), None);
+    Ok(NewProfile { invite, name, device_name, device, account, blocks, key_block, act, pins, kit })
 }
 
 impl std::fmt::Debug for Client {
@@ -329,7 +473,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn tls_dialer() -> MakeDialer {
+pub(crate) fn tls_dialer() -> MakeDialer {
     Arc::new(|address| {
         let dialer = TlsDialer::new(address.to_owned())
             .map_err(|error| ClientError::Resources(error.to_string()))?;

@@ -21,6 +21,9 @@ pub enum ClientError {
     /// The profile has a server already.
     #[error("this profile has joined a server already")]
     AlreadyJoined,
+    /// This device was taken out of the account by another one.
+    #[error("this device was taken out of the account")]
+    DeviceRemoved,
     /// Several folders are backed up, and which one is meant was not said.
     #[error(
         "there are snapshots of several folders: `latest` needs an absolute path, as in latest:/home/…"
@@ -42,6 +45,30 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// The kit is not one that this account, or this server, knows.
+    #[error("this recovery kit opens nothing here")]
+    KitWrong {
+        /// The id of the kit in force, if it is known.
+        expected: Option<String>,
+    },
+    /// A newer kit has replaced it.
+    #[error("this recovery kit was replaced by a newer one")]
+    KitReplaced {
+        /// Unix seconds when.
+        when_s: u64,
+    },
+    /// What was typed is no linking code.
+    #[error("a linking code has eight characters, as in 4F7K-Q2M9")]
+    LinkCode,
+    /// The code is unknown to the server, older than ten minutes, or used.
+    #[error("the linking code is wrong, too old, or was used already")]
+    LinkExpired,
+    /// Three attempts with wrong words.
+    #[error("linking is locked for an hour after three attempts with wrong words")]
+    LinkLocked {
+        /// Unix seconds until when.
+        until_s: u64,
+    },
     /// Another run holds the profile.
     #[error("another strongroom run is using this profile")]
     Locked,
@@ -54,6 +81,21 @@ pub enum ClientError {
     /// The profile has no server.
     #[error("this device has not joined a server")]
     NotJoined,
+    /// The account has a kit: a new one needs the old one, or waits.
+    #[error("a new recovery kit needs the one in force, or a wait")]
+    OldKitNeeded,
+    /// A device can't take itself out: it would know the key that comes after it.
+    #[error("a device can't be taken out by itself")]
+    OwnDevice,
+    /// Another device changed the account at the same moment.
+    #[error("another device changed the account at the same moment")]
+    Overtaken,
+    /// This device was restored from a kit and does not count as one of the account's yet.
+    #[error("this device reads, and may act for the account only after the wait")]
+    RecoveryWaits {
+        /// Unix seconds until when, once the wait has begun.
+        until_s: Option<u64>,
+    },
     /// There is no memory, or the machine failed in another way that this program can't mend.
     #[error("{0}")]
     Resources(String),
@@ -71,6 +113,9 @@ pub enum ClientError {
     /// The profile was written by a newer version.
     #[error("the profile was written by a newer version of strongroom")]
     StateNewer,
+    /// The words are not those that the other device shows.
+    #[error("the words are not those that the other device shows")]
+    WrongWords,
     /// The server was not reached, or the connection broke and stayed broken.
     #[error("the server at {address} can't be reached")]
     Unreachable {
@@ -105,9 +150,11 @@ fn refusal_text(code: ErrorCode) -> &'static str {
         ErrorCode::VoucherRefused => "the invite was used up or never given out",
         ErrorCode::QuotaFull => "the limit that its operator set is reached",
         ErrorCode::StorageFull => "its disk is full",
-        ErrorCode::NotFound => "it has no such space",
+        ErrorCode::NotFound => "it has nothing by that name",
         ErrorCode::Exists => "the id is taken",
         ErrorCode::Busy => "it is busy",
+        ErrorCode::Conflict => "another device was faster",
+        ErrorCode::BlockRefused => "the account's rules do not allow it",
         ErrorCode::Internal => "it failed by itself",
     }
 }

@@ -3,28 +3,38 @@
 //! It reads the files, moves the packs, and remembers what the server may show next. Formats and
 //! checks are those of the rooms below; all I/O of the client is here.
 
+mod account;
 mod backup;
 mod cache;
 mod client;
+mod devices;
 mod dial;
 mod error;
+mod heads;
+mod link;
 mod lru;
 mod profile;
 mod progress;
 mod read;
+mod recovery;
 mod remote;
 mod restore;
+mod root;
 mod scan;
 mod sink;
 mod verify;
 mod view;
 
+pub use account::Waiting;
 pub use backup::{BackupReport, Skipped};
 pub use client::{Client, MakeDialer, SnapshotInfo, Status};
+pub use devices::{ChainInfo, DeviceEntry, Revoked};
 pub use dial::{Channel, Clock, Dial, Io, TlsDialer};
 pub use error::{ClientError, RefusedFile};
-pub use profile::{Folder, profile_dir};
+pub use link::{LinkOffer, Linking};
+pub use profile::{Folder, is_joined, profile_dir};
 pub use progress::{Phase, Progress};
+pub use recovery::{KitPage, Request, RequestKind};
 pub use restore::{RestoreReport, Target};
-pub use sr_keys::{Keys, KeysError};
+pub use sr_keys::{CodeError, Kit, KitNote};
 pub use verify::VerifyReport;

@@ -14,20 +14,30 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{FlockOperation, flock};
-use sr_crypto::CryptoRng;
-use sr_keys::Keys;
+use sr_crypto::Hash;
+use sr_keys::{AccountKeys, DeviceKeys, KeyBlock, Kit, RootRecord};
+use sr_trust::{Account, Block, Verified};
 use sr_vault::{head::HeadPlace, index::IndexPack};
-use sr_wire::{Invite, PackId, SealedHead, SignedAnswer, decode, encode, limits};
+use sr_wire::{
+    AccountId, Invite, Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, decode, encode,
+    limits,
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::ClientError;
+use crate::{
+    ClientError,
+    account::{Keys, PendingAct, keys_of},
+};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE pending (pack BLOB PRIMARY KEY, holds BLOB NOT NULL) STRICT;
 CREATE TABLE damaged (pack BLOB PRIMARY KEY) STRICT;
-PRAGMA user_version = 1;
+CREATE TABLE blocks (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
+CREATE TABLE seen (seq INTEGER PRIMARY KEY, time_s INTEGER NOT NULL) STRICT;
+PRAGMA user_version = 2;
 ";
 
 /// A folder that is backed up.
@@ -57,17 +67,46 @@ pub(crate) struct Profile {
     _lock: File,
 }
 
+/// What a new profile begins with.
+pub(crate) struct NewProfile<'a> {
+    pub(crate) invite: &'a Invite,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) device_name: &'a str,
+    pub(crate) device: DeviceKeys,
+    /// The chain as this device has verified it, and its newest key block.
+    pub(crate) account: Verified<Account>,
+    pub(crate) blocks: Vec<Vec<u8>>,
+    pub(crate) key_block: Vec<u8>,
+    /// The act that makes the account, for the device that does.
+    pub(crate) act: Option<PendingAct>,
+    /// The newest heads that another device of the account had seen.
+    pub(crate) pins: Vec<SignedAnswer>,
+    /// The kit that this device is restored from.
+    pub(crate) kit: Option<&'a Kit>,
+}
+
+/// What this client accepted of a space.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Accepted {
+    /// The newest head, whoever signed it.
+    pub(crate) tip: Option<HeadPlace>,
+    /// Its place in the account chain.
+    pub(crate) chain_seq: u64,
+    /// The newest head that counts.
+    pub(crate) head: Option<SealedHead>,
+}
+
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct AcceptedRow {
+    seq: u64,
+    hash: Hash,
+    chain_seq: u64,
+    head: Option<SealedHead>,
+}
+
 impl Profile {
-    /// Makes a profile for the server of `invite`, with new keys or with those of another profile's
-    /// key file.
-    pub(crate) fn create(
-        dir: &Path,
-        invite: &Invite,
-        name: Option<&str>,
-        device_name: &str,
-        keys: Option<Keys>,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Self, ClientError> {
+    /// Makes a profile.
+    pub(crate) fn create(dir: &Path, new: NewProfile<'_>) -> Result<Self, ClientError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -82,25 +121,37 @@ impl Profile {
             // Its key file was moved away: without it the state is of no use, and with it of much.
             return Err(ClientError::Keys(dir.join(KEY_FILE)));
         }
-        let is_copy = keys.is_some();
-        let keys = Arc::new(keys.unwrap_or_else(|| Keys::generate(rng)));
         // What an interrupted `join` left is worth nothing: no key was used yet.
         for leftover in ["state.db", "state.db-wal", "state.db-shm"] {
             remove_if_there(&dir.join(leftover))?;
         }
         let database = open_database(&path).map_err(state_error(&path))?;
-        let profile = Self { dir: dir.to_owned(), database, keys, _lock: lock };
-        profile.set("invite", invite.to_string().as_bytes())?;
-        profile.set("device", device_name.as_bytes())?;
-        if is_copy {
-            profile.set("take-first-head", b"")?;
-            profile.set("space", b"made")?;
+        let device = Arc::new(new.device);
+        let secrets = open_key_block(&new.key_block, &new.account, &device, new.kit)?;
+        let keys = keys_of(Arc::clone(&device), new.account, secrets, None);
+        let mut profile = Self { dir: dir.to_owned(), database, keys, _lock: lock };
+        profile.set("invite", new.invite.to_string().as_bytes())?;
+        profile.set("device", new.device_name.as_bytes())?;
+        profile.set("account", &profile.keys.account.id().0)?;
+        profile.insert_blocks(&new.blocks, 0)?;
+        profile.set("key-block", &new.key_block)?;
+        if let Some(act) = &new.act {
+            profile.set_act(act)?;
         }
-        if let Some(name) = name {
+        for pin in &new.pins {
+            let tip = HeadPlace { seq: pin.answer.seq, hash: pin.answer.head_hash };
+            profile.set_accepted(pin.answer.space, tip, 0, None)?;
+            profile.set_answer(pin.answer.space, pin)?;
+        }
+        if let Some(name) = new.name {
             profile.set("name", name.as_bytes())?;
         }
+        if let Some(kit) = new.kit {
+            let kept = kit.keep(&device).map_err(|_| profile.damaged())?;
+            profile.set("kit", &kept)?;
+        }
         // The key file comes last: with it, the profile exists.
-        write_durably(&profile.dir.join(KEY_FILE), &profile.keys.to_file())?;
+        write_durably(&profile.dir.join(KEY_FILE), &device.to_file())?;
         Ok(profile)
     }
 
@@ -112,7 +163,7 @@ impl Profile {
         let lock = lock(dir)?;
         let key_path = dir.join(KEY_FILE);
         let bytes = fs::read(&key_path).map_err(ClientError::local("reading", &key_path))?;
-        let keys = Keys::from_file(&zeroize::Zeroizing::new(bytes))
+        let device = DeviceKeys::from_file(&zeroize::Zeroizing::new(bytes))
             .map_err(|_| ClientError::Keys(key_path))?;
         let path = dir.join("state.db");
         let database = open_database(&path).map_err(state_error(&path))?;
@@ -122,7 +173,10 @@ impl Profile {
         if version > SCHEMA_VERSION {
             return Err(ClientError::StateNewer);
         }
-        Ok(Self { dir: dir.to_owned(), database, keys: Arc::new(keys), _lock: lock })
+        let keys = load_keys(&database, Arc::new(device))
+            .map_err(state_error(&path))?
+            .ok_or_else(|| state_error(&path)(rusqlite::Error::InvalidQuery))?;
+        Ok(Self { dir: dir.to_owned(), database, keys, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -153,21 +207,12 @@ impl Profile {
         Ok(self.get("device")?.unwrap_or_default())
     }
 
+    pub(crate) fn set_device_name(&self, name: &str) -> Result<(), ClientError> {
+        self.set("device", name.as_bytes())
+    }
+
     pub(crate) fn name(&self) -> Result<Option<String>, ClientError> {
         Ok(self.get("name")?.map(|name| String::from_utf8_lossy(&name).into_owned()))
-    }
-
-    pub(crate) fn has_space(&self) -> Result<bool, ClientError> {
-        Ok(self.get("space")?.is_some())
-    }
-
-    pub(crate) fn set_has_space(&self) -> Result<(), ClientError> {
-        self.set("space", b"made")
-    }
-
-    /// Returns whether this profile was made from a copy of a key file and has seen no head yet.
-    pub(crate) fn takes_first_head(&self) -> Result<bool, ClientError> {
-        Ok(self.get("take-first-head")?.is_some())
     }
 
     /// Takes another invite of the same server, which may have another address.
@@ -175,17 +220,141 @@ impl Profile {
         self.set("invite", invite.to_string().as_bytes())
     }
 
-    /// Returns the newest head that this client accepted.
-    pub(crate) fn accepted(&self) -> Result<HeadPlace, ClientError> {
-        let Some(bytes) = self.get("head")? else { return Ok(HeadPlace::EMPTY) };
-        let head: SealedHead =
+    /// Returns the generation of the keys that a space has at the server, `None` before it is made.
+    pub(crate) fn space_generation(&self, space: SpaceId) -> Result<Option<u32>, ClientError> {
+        let bytes = self.get(&format!("generation/{space}"))?;
+        Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes))
+    }
+
+    pub(crate) fn set_space_generation(
+        &self,
+        space: SpaceId,
+        generation: u32,
+    ) -> Result<(), ClientError> {
+        self.set(&format!("generation/{space}"), &generation.to_be_bytes())
+    }
+
+    /// Returns the root record as this device last saw it.
+    pub(crate) fn record(&self) -> Result<Option<RootRecord>, ClientError> {
+        let bytes = self.get("record")?;
+        bytes.map(|bytes| RootRecord::parse(&bytes)).transpose().map_err(|_| self.damaged())
+    }
+
+    /// Takes a root record, and the vault that it names.
+    pub(crate) fn set_record(&mut self, record: &RootRecord) -> Result<(), ClientError> {
+        self.set("record", &record.to_bytes())?;
+        self.reload_keys()
+    }
+
+    /// Returns the act that is on its way.
+    pub(crate) fn pending_act(&self) -> Result<Option<PendingAct>, ClientError> {
+        let bytes = self.get("act")?;
+        bytes.map(|bytes| PendingAct::parse(&bytes)).transpose().map_err(|_| self.damaged())
+    }
+
+    pub(crate) fn set_act(&self, act: &PendingAct) -> Result<(), ClientError> {
+        self.set("act", &encode(act))
+    }
+
+    pub(crate) fn clear_act(&self) -> Result<(), ClientError> {
+        self.query(|db| db.execute("DELETE FROM state WHERE key = 'act'", []))?;
+        Ok(())
+    }
+
+    /// Returns when this client first saw a block.
+    pub(crate) fn block_seen_s(&self, seq: u64) -> Result<Option<u64>, ClientError> {
+        self.query(|database| {
+            database
+                .query_row("SELECT time_s FROM seen WHERE seq = ?1", [seq], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    pub(crate) fn note_block_seen(&self, seq: u64, now_s: u64) -> Result<(), ClientError> {
+        self.query(|db| db.execute("INSERT OR IGNORE INTO seen VALUES (?1, ?2)", [seq, now_s]))?;
+        Ok(())
+    }
+
+    /// Accepts blocks, which lead to `account`, and the key block that this device could open.
+    pub(crate) fn take_blocks(
+        &mut self,
+        account: Verified<Account>,
+        blocks: &[Vec<u8>],
+        secrets: Option<(Vec<u8>, AccountKeys)>,
+    ) -> Result<(), ClientError> {
+        let from = account.seq() + 1 - blocks.len() as u64;
+        let path = self.dir.join("state.db");
+        let take = |database: &mut Connection| {
+            let transaction = database.transaction()?;
+            for (seq, block) in (from..).zip(blocks) {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO blocks VALUES (?1, ?2)",
+                    params![seq, block],
+                )?;
+            }
+            if let Some((key_block, _)) = &secrets {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO state VALUES ('key-block', ?1)",
+                    [key_block],
+                )?;
+            }
+            transaction.commit()
+        };
+        take(&mut self.database).map_err(state_error(&path))?;
+        if secrets.is_some() {
+            self.reload_keys()
+        } else {
+            let old = &self.keys;
+            let secrets = old.secrets.duplicate();
+            let vault = Some((old.vault.vault(), old.vault.space()));
+            self.keys = keys_of(Arc::clone(&old.device), account, secrets, vault);
+            Ok(())
+        }
+    }
+
+    fn insert_blocks(&mut self, blocks: &[Vec<u8>], from: u64) -> Result<(), ClientError> {
+        self.query(|database| {
+            for (seq, block) in (from..).zip(blocks) {
+                database.execute("INSERT INTO blocks VALUES (?1, ?2)", params![seq, block])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn reload_keys(&mut self) -> Result<(), ClientError> {
+        let path = self.dir.join("state.db");
+        let keys =
+            load_keys(&self.database, Arc::clone(&self.keys.device)).map_err(state_error(&path))?;
+        self.keys = keys.ok_or_else(|| self.damaged())?;
+        Ok(())
+    }
+
+    /// Returns what this client accepted of a space.
+    pub(crate) fn accepted(&self, space: SpaceId) -> Result<Accepted, ClientError> {
+        let Some(bytes) = self.get(&format!("head/{space}"))? else {
+            return Ok(Accepted::default());
+        };
+        let row: AcceptedRow =
             decode("head", &bytes, limits::MESSAGE_LEN_MAX).map_err(|_| self.damaged())?;
-        Ok(HeadPlace::of(Some(&head)))
+        let tip = Some(HeadPlace { seq: row.seq, hash: row.hash });
+        Ok(Accepted { tip, chain_seq: row.chain_seq, head: row.head })
+    }
+
+    /// Accepts a head: from here on, nothing older is. The one that was sent is answered by it.
+    pub(crate) fn set_accepted(
+        &mut self,
+        space: SpaceId,
+        tip: HeadPlace,
+        chain_seq: u64,
+        head: Option<SealedHead>,
+    ) -> Result<(), ClientError> {
+        let row = AcceptedRow { seq: tip.seq, hash: tip.hash, chain_seq, head };
+        self.set(&format!("head/{space}"), &encode(&row))
     }
 
     /// Returns the head that was sent and not answered.
-    pub(crate) fn sent(&self) -> Result<Option<SealedHead>, ClientError> {
-        self.get("sent")?
+    pub(crate) fn sent(&self, space: SpaceId) -> Result<Option<SealedHead>, ClientError> {
+        self.get(&format!("sent/{space}"))?
             .map(|bytes| decode("head", &bytes, limits::MESSAGE_LEN_MAX))
             .transpose()
             .map_err(|_| self.damaged())
@@ -193,36 +362,81 @@ impl Profile {
 
     /// Remembers a head before it is sent.
     pub(crate) fn set_sent(&self, head: &SealedHead) -> Result<(), ClientError> {
-        self.set("sent", &encode(head))
+        self.set(&format!("sent/{}", head.space), &encode(head))
     }
 
-    /// Returns the newest signed answer.
-    pub(crate) fn answer(&self) -> Result<Option<SignedAnswer>, ClientError> {
-        self.get("answer")?
+    /// Forgets the head that was sent: it arrived, or another was faster. If it arrived, the packs
+    /// that waited for it are named by its indexes.
+    pub(crate) fn clear_sent(&mut self, space: SpaceId, arrived: bool) -> Result<(), ClientError> {
+        let path = self.dir.join("state.db");
+        let is_vault = space == self.keys.vault.space();
+        let clear = |database: &mut Connection| {
+            let transaction = database.transaction()?;
+            transaction.execute("DELETE FROM state WHERE key = ?1", [format!("sent/{space}")])?;
+            if arrived && is_vault {
+                transaction.execute("DELETE FROM pending", [])?;
+            }
+            transaction.commit()
+        };
+        clear(&mut self.database).map_err(state_error(&path))
+    }
+
+    /// Returns the newest signed answer about a space.
+    pub(crate) fn answer(&self, space: SpaceId) -> Result<Option<SignedAnswer>, ClientError> {
+        self.get(&format!("answer/{space}"))?
             .map(|bytes| decode("answer", &bytes, limits::MESSAGE_LEN_MAX))
             .transpose()
             .map_err(|_| self.damaged())
     }
 
-    /// Remembers the newest signed answer.
-    pub(crate) fn set_answer(&self, answer: &SignedAnswer) -> Result<(), ClientError> {
-        self.set("answer", &encode(answer))
+    /// Remembers the newest signed answer about a space.
+    pub(crate) fn set_answer(
+        &self,
+        space: SpaceId,
+        answer: &SignedAnswer,
+    ) -> Result<(), ClientError> {
+        self.set(&format!("answer/{space}"), &encode(answer))
     }
 
-    /// Accepts the head that was sent: from here on, nothing older is. The packs that waited for it
-    /// are named by its indexes.
-    pub(crate) fn accept_sent(&mut self, head: &SealedHead) -> Result<(), ClientError> {
-        let path = self.dir.join("state.db");
-        let accept = |database: &mut Connection| {
-            let transaction = database.transaction()?;
-            transaction
-                .execute("INSERT OR REPLACE INTO state VALUES ('head', ?1)", [encode(head)])?;
-            transaction
-                .execute("DELETE FROM state WHERE key IN ('sent', 'take-first-head')", [])?;
-            transaction.execute("DELETE FROM pending", [])?;
-            transaction.commit()
+    /// Returns the kit that this device was restored from, as long as it does not count as one of
+    /// the account's.
+    pub(crate) fn kit(&self) -> Option<Kit> {
+        let sealed = self.get("kit").ok().flatten()?;
+        Kit::kept(&sealed, &self.keys.device)
+    }
+
+    pub(crate) fn clear_kit(&self) -> Result<(), ClientError> {
+        self.query(|db| db.execute("DELETE FROM state WHERE key = 'kit'", []))?;
+        Ok(())
+    }
+
+    /// Returns the envelope of a kit that comes into force after a wait.
+    pub(crate) fn kit_change(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        self.get("kit-change")
+    }
+
+    pub(crate) fn set_kit_change(&self, envelope: Option<&[u8]>) -> Result<(), ClientError> {
+        match envelope {
+            Some(envelope) => self.set("kit-change", envelope),
+            None => {
+                self.query(|db| db.execute("DELETE FROM state WHERE key = 'kit-change'", []))?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns how many linkings failed for a wrong word, and until when that locks linking.
+    pub(crate) fn link_failures(&self) -> Result<(u64, u64), ClientError> {
+        let bytes = self.get("link-failures")?.unwrap_or_default();
+        let number = |from: usize| {
+            let bytes = bytes.get(from..from + 8)?;
+            Some(u64::from_be_bytes(bytes.try_into().ok()?))
         };
-        accept(&mut self.database).map_err(state_error(&path))
+        Ok((number(0).unwrap_or(0), number(8).unwrap_or(0)))
+    }
+
+    pub(crate) fn set_link_failures(&self, count: u64, until_s: u64) -> Result<(), ClientError> {
+        self.set("link-failures", &[count.to_be_bytes(), until_s.to_be_bytes()].concat())
     }
 
     pub(crate) fn newest_snapshot_s(&self) -> Result<Option<u64>, ClientError> {
@@ -339,14 +553,16 @@ impl Profile {
         query(&self.database).map_err(state_error(&self.dir.join("state.db")))
     }
 
-    fn damaged(&self) -> ClientError {
+    pub(crate) fn damaged(&self) -> ClientError {
         state_error(&self.dir.join("state.db"))(rusqlite::Error::InvalidQuery)
     }
 }
 
 const KEY_FILE: &str = "keys";
 
-fn is_joined(dir: &Path) -> bool {
+/// Returns whether there is a profile in `dir`.
+#[must_use]
+pub fn is_joined(dir: &Path) -> bool {
     dir.join(KEY_FILE).exists()
 }
 
@@ -354,8 +570,7 @@ fn is_joined(dir: &Path) -> bool {
 fn was_used(path: &Path) -> bool {
     path.exists()
         && open_database(path).is_ok_and(|database| {
-            let query = "SELECT EXISTS (SELECT 1 FROM state WHERE key IN ('space', 'head'))
-                 AND NOT EXISTS (SELECT 1 FROM state WHERE key = 'take-first-head')";
+            let query = "SELECT EXISTS (SELECT 1 FROM state WHERE key GLOB 'generation/*')";
             database.query_row(query, [], |row| row.get(0)).unwrap_or(true)
         })
 }
@@ -382,6 +597,59 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
         database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
     }
     Ok(database)
+}
+
+/// Verifies the chain that this device keeps, and opens its key block. `None` when either is not what
+/// this device wrote.
+fn load_keys(
+    database: &Connection,
+    device: Arc<DeviceKeys>,
+) -> rusqlite::Result<Option<Arc<Keys>>> {
+    let value = |key: &str| {
+        database
+            .query_row("SELECT value FROM state WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+    };
+    let id: Option<Vec<u8>> = value("account")?;
+    let key_block: Option<Vec<u8>> = value("key-block")?;
+    let kit: Option<Vec<u8>> = value("kit")?;
+    let record: Option<Vec<u8>> = value("record")?;
+    let mut query = database.prepare("SELECT block FROM blocks ORDER BY seq")?;
+    let blocks: Vec<Vec<u8>> =
+        query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let load = || {
+        let id = AccountId::from_slice(&id?)?;
+        let blocks: Option<Vec<Block>> = blocks.iter().map(|b| Block::parse(b).ok()).collect();
+        let blocks = blocks?;
+        let kit = kit.and_then(|sealed| Kit::kept(&sealed, &device));
+        let account = Verified::verify(id, &blocks).ok()?;
+        // A device that was taken out keeps the last key block that it could open.
+        let opened = (1..=blocks.len()).rev().find_map(|len| {
+            let account = Verified::verify(id, &blocks[..len]).ok()?;
+            open_key_block(key_block.as_deref()?, &account, &device, kit.as_ref()).ok()
+        })?;
+        let vault = record
+            .and_then(|bytes| RootRecord::parse(&bytes).ok())
+            .and_then(|record| record.vaults.first().map(|v| (v.vault, v.space)));
+        Some(keys_of(device, account, opened, vault))
+    };
+    Ok(load())
+}
+
+/// Opens a key block as a device of the account, or by the kit that the device is restored from.
+pub(crate) fn open_key_block(
+    key_block: &[u8],
+    account: &Verified<Account>,
+    device: &DeviceKeys,
+    kit: Option<&Kit>,
+) -> Result<AccountKeys, Misbehaviour> {
+    match kit {
+        Some(kit) if !account.is_full(device.id()) => {
+            let keys = kit.keys();
+            KeyBlock::open(key_block, account, keys.public().id(), keys.sealing())
+        }
+        _ => KeyBlock::open(key_block, account, device.id(), &device.sealing()),
+    }
 }
 
 fn state_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> ClientError {

@@ -7,7 +7,7 @@ use sr_vault::{
     ChunkId, ChunkIds,
     block::{self, BLOCK_LEN_MAX, Kind},
     index::{BlockPlace, ChunkIndex},
-    pack::{OpenSlots, Slots},
+    pack::{OpenSlots, PackSeal, Slots},
     tree::{self, Content, Node, TREE_LEN_MAX},
 };
 use sr_wire::{Misbehaviour, PackId, api::ErrorCode};
@@ -133,8 +133,7 @@ impl<'a> Reader<'a> {
 
     /// Opens a pack whole.
     pub(crate) fn open_whole(&self, pack: PackId) -> Result<OpenSlots, ReadError> {
-        let commitment = *self.keys.pack_key(pack).commitment();
-        self.open(pack, &commitment, Slots::ALL)
+        self.open(pack, None, Slots::ALL)
     }
 
     /// Returns the id that content on this device would have.
@@ -144,21 +143,20 @@ impl<'a> Reader<'a> {
 
     fn block(&self, number: u32) -> Result<Vec<u8>, ReadError> {
         let place = self.index.block(number).ok_or(Misbehaviour::ObjectMalformed)?;
-        let (pack, commitment) =
-            self.index.pack(place.pack).ok_or(Misbehaviour::ObjectMalformed)?;
+        let (pack, seal) = self.index.pack(place.pack).ok_or(Misbehaviour::ObjectMalformed)?;
         if self.whole_packs {
-            let opened = self.packs.get(pack, || self.open(pack, &commitment, Slots::ALL))?;
+            let opened = self.packs.get(pack, || self.open(pack, Some(&seal), Slots::ALL))?;
             expand(&opened, place)
         } else {
             let slots = Slots::of_range(place.offset as usize, place.stored_len as usize);
-            expand(&self.open(pack, &commitment, slots)?, place)
+            expand(&self.open(pack, Some(&seal), slots)?, place)
         }
     }
 
     fn open(
         &self,
         pack: PackId,
-        commitment: &[u8; 32],
+        seal: Option<&PackSeal>,
         slots: Slots,
     ) -> Result<OpenSlots, ReadError> {
         let (len, bytes) =
@@ -172,7 +170,7 @@ impl<'a> Reader<'a> {
                 }
                 error => ReadError::Failed(Arc::new(error)),
             })?;
-        Ok(OpenSlots::open(self.keys, pack, Some(commitment), len, slots.first, bytes)?)
+        Ok(OpenSlots::open(self.keys, pack, seal, len, slots.first, bytes)?)
     }
 }
 

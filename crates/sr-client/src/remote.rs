@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -24,10 +24,13 @@ use sr_crypto::Hash;
 use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
-    Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer, SwapProof,
+    AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
+    SwapProof,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
-    create_bytes, decode, encode, head_nonce, labels, limits, prove_bytes, swap_bytes,
+    create_bytes, decode, encode, head_nonce, labels, limits, prove_bytes, rotate_bytes,
+    swap_bytes,
 };
+use tls_codec::{DeserializeBytes, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex};
 
 use crate::{ClientError, Clock, Dial};
@@ -48,9 +51,10 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// A server whose card is pinned.
 pub(crate) struct Remote {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     dial: Arc<dyn Dial>,
-    pinned: Hash,
+    /// `None` while a device is linked: then the words decide.
+    pinned: Option<Hash>,
     clock: Clock,
     session: Mutex<Option<Arc<Session>>>,
     reached: AtomicBool,
@@ -62,8 +66,8 @@ struct Session {
     binding: [u8; 32],
     card: Card,
     counter: AtomicU64,
-    /// Whether the rights on the space are proven.
-    proven: AtomicBool,
+    /// The generation of the keys by which the rights on the space are proven; 0 for none.
+    proven: AtomicU32,
 }
 
 /// The body of a request: its pieces, the last first. A pack is sent from where it was sealed.
@@ -112,17 +116,24 @@ impl From<Misbehaviour> for Failed {
 
 impl Remote {
     pub(crate) fn new(
+        runtime: Arc<Runtime>,
         dial: Arc<dyn Dial>,
-        pinned: Hash,
+        pinned: Option<Hash>,
         clock: Clock,
-    ) -> Result<Self, ClientError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("network")
-            .enable_all()
-            .build()
-            .map_err(|e| ClientError::Resources(format!("the network can't be used: {e}")))?;
-        Ok(Self { runtime, dial, pinned, clock, session: Mutex::new(None), reached: false.into() })
+    ) -> Self {
+        Self { runtime, dial, pinned, clock, session: Mutex::new(None), reached: false.into() }
+    }
+
+    /// Returns the same server over another connection: what is asked about an account and about
+    /// each space never shares one.
+    pub(crate) fn apart(&self) -> Self {
+        let (runtime, dial) = (Arc::clone(&self.runtime), Arc::clone(&self.dial));
+        Self::new(runtime, dial, self.pinned, Arc::clone(&self.clock))
+    }
+
+    /// Returns the same server, whose card is known from here on.
+    pub(crate) fn pinned(&self, card_hash: Hash) -> Self {
+        Self { pinned: Some(card_hash), ..self.apart() }
     }
 
     /// Connects and returns the server's card, which is the pinned one.
@@ -141,7 +152,7 @@ impl Remote {
         for voucher in vouchers {
             let append = &append;
             let created = self.with_session(None, |session| async move {
-                let (space, space_keys) = (keys.space(), keys.space_keys());
+                let (space, space_keys) = (keys.space(), keys.space_keys([0; 32]));
                 let bytes = create_bytes(&session.binding, space, &space_keys, voucher);
                 let request = api::CreateSpace {
                     space,
@@ -266,6 +277,121 @@ impl Remote {
         })
     }
 
+    /// Returns heads `from..=to` of a space; they count as far as the newest follows from them.
+    pub(crate) fn heads(
+        &self,
+        keys: &VaultKeys,
+        mut from: u64,
+        to: u64,
+    ) -> Result<Vec<SealedHead>, ClientError> {
+        let mut heads = Vec::new();
+        while from <= to {
+            let request = encode(&api::HeadChain { space: keys.space(), from });
+            let reply = self.with_session(Some(keys), |session| {
+                let request = request.clone();
+                async move { session.call(api::HEAD_CHAIN, request, limits::MESSAGE_LEN_MAX).await }
+            })?;
+            let reply: api::HeadChainResponse = parse(&reply, limits::MESSAGE_LEN_MAX)?;
+            let wanted = reply.heads.into_iter().take_while(|head| head.seq <= to);
+            let before = heads.len();
+            heads.extend(wanted);
+            // SR-007: the chain that leads to the newest head is not there.
+            if heads.len() == before {
+                return Err(Misbehaviour::HeadForked.into());
+            }
+            from += (heads.len() - before) as u64;
+        }
+        Ok(heads)
+    }
+
+    /// Gives a space the keys of the newest generation, by the prune key of `old`. A space that has
+    /// them already is left as it is.
+    pub(crate) fn rotate(&self, keys: &VaultKeys, old: u32) -> Result<(), ClientError> {
+        let prune = &keys
+            .capability_of(old, Right::Prune)
+            .ok_or(ClientError::ServerRefused(ErrorCode::RightRefused))?;
+        let (space, new) = (keys.space(), keys.space_keys([0; 32]));
+        self.with_session(None, |session| async move {
+            let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
+            let bytes = rotate_bytes(&session.binding, counter, space, &new);
+            let proof = SwapProof { counter, signature: prune.sign(labels::ROTATE, &bytes) };
+            let rotate = encode(&api::SpaceRotate { space, keys: new, by: Right::Prune, proof });
+            session.call(api::SPACE_ROTATE, rotate, limits::MESSAGE_LEN_MAX).await
+        })?;
+        Ok(())
+    }
+
+    /// Appends a block to an account's chain.
+    pub(crate) fn append(&self, request: &api::AccountAppend) -> Result<(), ClientError> {
+        let request = encode(request);
+        self.with_session(None, |session| {
+            let request = request.clone();
+            async move { session.call(api::ACCOUNT_APPEND, request, limits::MESSAGE_LEN_MAX).await }
+        })?;
+        Ok(())
+    }
+
+    /// Returns an account's blocks from a place on, and its newest key block.
+    pub(crate) fn blocks(
+        &self,
+        account: AccountId,
+        from: u64,
+    ) -> Result<(Vec<Vec<u8>>, Vec<u8>), ClientError> {
+        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let from = from + blocks.len() as u64;
+            let request = encode(&api::AccountRead { account, from });
+            let reply = self.with_session(None, |session| {
+                let request = request.clone();
+                let len_max = limits::ACCOUNT_MESSAGE_LEN_MAX;
+                async move { session.call(api::ACCOUNT_READ, request, len_max).await }
+            })?;
+            let reply: api::AccountResponse = parse(&reply, limits::ACCOUNT_MESSAGE_LEN_MAX)?;
+            // SR-016: an answer that brings nothing and promises more.
+            Misbehaviour::ResponseMalformed
+                .refuse_if(reply.blocks.is_empty() && reply.key_block.is_none())?;
+            blocks.extend(reply.blocks.into_iter().map(Vec::from));
+            if let Some(key_block) = reply.key_block {
+                return Ok((blocks, key_block.into()));
+            }
+        }
+    }
+
+    /// Returns a kit's envelope.
+    pub(crate) fn envelope(&self, lookup: Hash) -> Result<Vec<u8>, ClientError> {
+        let request = encode(&api::EnvelopeRead { lookup });
+        self.with_session(None, |session| {
+            let request = request.clone();
+            async move { session.call(api::ENVELOPE_READ, request, limits::MESSAGE_LEN_MAX).await }
+        })
+    }
+
+    /// Leaves a message where two devices meet.
+    pub(crate) fn put_link(
+        &self,
+        place: Hash,
+        number: u8,
+        message: Vec<u8>,
+    ) -> Result<(), ClientError> {
+        let request = encode(&api::LinkPut { place, number, message: message.into() });
+        self.with_session(None, |session| {
+            let request = request.clone();
+            async move { session.call(api::LINK_PUT, request, limits::MESSAGE_LEN_MAX).await }
+        })?;
+        Ok(())
+    }
+
+    /// Returns a message that was left, if it is there.
+    pub(crate) fn get_link(&self, place: Hash, number: u8) -> Result<Option<Vec<u8>>, ClientError> {
+        let request = encode(&api::LinkGet { place, number });
+        let reply = self.with_session(None, |session| {
+            let request = request.clone();
+            async move { session.call(api::LINK_GET, request, limits::MESSAGE_LEN_MAX).await }
+        })?;
+        let reply: api::LinkResponse = parse(&reply, limits::MESSAGE_LEN_MAX)?;
+        Ok(reply.message.map(Vec::from))
+    }
+
     /// Runs `work` on a session, on a new one each time that a connection breaks. Every request of
     /// the protocol may be repeated.
     fn with_session<T, F>(
@@ -322,12 +448,12 @@ impl Remote {
             }
         };
         if let Some(keys) = keys
-            && !session.proven.load(Ordering::SeqCst)
+            && session.proven.load(Ordering::SeqCst) != keys.generation()
         {
             for right in [Right::Read, Right::Append] {
                 session.prove(keys, right).await?;
             }
-            session.proven.store(true, Ordering::SeqCst);
+            session.proven.store(keys.generation(), Ordering::SeqCst);
         }
         Ok(session)
     }
@@ -354,13 +480,13 @@ impl Remote {
         let reply = call(&sender, api::CARD, Parts(Vec::new()), limits::MESSAGE_LEN_MAX).await?;
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
-        let card = CardResponse::verify(&reply, &self.pinned, &channel.spki_hash, now_s)?;
+        let card = CardResponse::verify(&reply, self.pinned.as_ref(), &channel.spki_hash, now_s)?;
         Ok(Session {
             sender,
             binding: channel.binding,
             card,
             counter: AtomicU64::new(0),
-            proven: false.into(),
+            proven: 0.into(),
         })
     }
 }
@@ -433,6 +559,11 @@ async fn read_reply(mut body: Incoming, len_max: usize) -> Result<Vec<u8>, Faile
     Ok(reply)
 }
 
+fn parse<T: DeserializeBytes + Serialize>(reply: &[u8], len_max: usize) -> Result<T, ClientError> {
+    // SR-016
+    Ok(decode("answer", reply, len_max).map_err(|_| Misbehaviour::ResponseMalformed)?)
+}
+
 fn verify_answer(
     reply: &[u8],
     card: &Card,
@@ -452,6 +583,17 @@ fn capability(keys: &VaultKeys, right: Right) -> Result<sr_crypto::CapabilityKey
 
 fn connection_error(error: hyper::Error) -> Failed {
     Failed::Connection(io::Error::other(error))
+}
+
+/// Returns what runs the connections of a client.
+pub(crate) fn runtime() -> Result<Arc<Runtime>, ClientError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .map(Arc::new)
+        .map_err(|e| ClientError::Resources(format!("the network can't be used: {e}")))
 }
 
 /// The operating system's randomness, for ids, nonces and salts.

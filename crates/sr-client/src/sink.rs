@@ -6,13 +6,13 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use sr_keys::{GENERATION, VaultKeys};
+use sr_keys::VaultKeys;
 use sr_vault::{
     ChunkId,
     block::{Block, Compressor, Kind},
     index::{CHUNKS_PER_INDEX, ChunkIndex, IdHasher, Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
-    pack::{BLOBS_MAX, Class, Entry, PackBuilder, plan_tail},
+    pack::{BLOBS_MAX, Class, Entry, PackBuilder, PackSeal, plan_tail},
 };
 use sr_wire::PackId;
 
@@ -72,8 +72,7 @@ struct Open {
 
 impl Open {
     fn new(keys: &VaultKeys, id: PackId) -> Self {
-        let commitment = *keys.pack_key(id).commitment();
-        let holds = IndexPack { id, generation: GENERATION, commitment, blocks: Vec::new() };
+        let holds = IndexPack { id, seal: PackSeal::of(keys, id), blocks: Vec::new() };
         Self { builder: PackBuilder::new(id), holds, deferred: Vec::new() }
     }
 
@@ -224,7 +223,7 @@ impl<'a> Sink<'a> {
                 offset: entry.offset,
                 stored_len: entry.len,
                 raw_len: u32::try_from(raw.len()).unwrap_or(u32::MAX),
-                commitment: open.holds.commitment,
+                seal: open.holds.seal,
                 hash: index_hash(&raw),
             };
             cache.write(&index_name(&index_ref), &raw)?;
@@ -377,8 +376,7 @@ mod tests {
         };
         let pack = |id, blocks: Vec<IndexBlock>| IndexPack {
             id: PackId([id; 32]),
-            generation: 0,
-            commitment: [0; 32],
+            seal: PackSeal { generation: 1, commitment: [0; 32] },
             blocks,
         };
         let half = CHUNKS_PER_INDEX / 2;

@@ -6,17 +6,14 @@ use sr_crypto::text;
 use sr_vault::{
     ChunkIds,
     block::{self, Kind},
-    head::{self, HeadPlace, Shown},
+    head::{self, HeadPlace},
     index::{ChunkIndex, INDEX_LEN_MAX, Index, IndexPack},
     manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
     pack::{OpenSlots, Slots},
 };
-use sr_wire::{
-    Misbehaviour, PackId, SealedHead,
-    api::{ErrorCode, HeadResponse},
-};
+use sr_wire::{Misbehaviour, PackId};
 
-use crate::{ClientError, profile::Profile, profile::write_durably, remote::Remote};
+use crate::{ClientError, heads, profile::Profile, profile::write_durably, remote::Remote};
 
 /// A verified vault.
 #[derive(Debug)]
@@ -49,27 +46,15 @@ impl View {
         ids: &ChunkIds,
         purpose: For<'_>,
     ) -> Result<Self, ClientError> {
-        if !profile.has_space()? {
+        let keys = Arc::clone(&profile.keys);
+        if profile.space_generation(keys.vault.space())?.is_none() {
             return Ok(Self::empty());
         }
-        let response = remote.read_head(&profile.keys.vault, profile.answer()?.as_ref());
-        let response = match response {
-            Err(ClientError::ServerRefused(ErrorCode::NotFound))
-                if profile.takes_first_head()? =>
-            {
-                return Err(ClientError::NotFound("backup of these keys on this server".into()));
-            }
-            // SR-006: a space that this client made is not there any more.
-            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
-                return Err(Misbehaviour::HeadRolledBack.into());
-            }
-            response => response?,
+        let writing = matches!(purpose, For::Writing(_));
+        let newest = heads::newest(profile, remote, &keys.vault, writing)?;
+        let Some(head) = newest.head else {
+            return Ok(Self { place: newest.tip, ..Self::empty() });
         };
-        let Some(sealed) = accept(profile, remote, response, purpose)? else {
-            return Ok(Self::empty());
-        };
-        let device = profile.keys.device();
-        let head = head::open(&sealed, &profile.keys.vault, device.public_key())?;
         let cache = Cache { dir: profile.cache_dir()? };
         let without = if let For::Writing(without) = purpose { without } else { &[] };
         let mut fetch = Fetch { profile, remote, cache, purpose, bad_lists: Vec::new() };
@@ -85,7 +70,7 @@ impl View {
                 to_index_anew.push(list);
             }
         }
-        let (place, bad_lists) = (HeadPlace::of(Some(&sealed)), fetch.bad_lists);
+        let (place, bad_lists) = (newest.tip, fetch.bad_lists);
         Ok(Self { place, manifest, index, to_index_anew, bad_lists })
     }
 
@@ -118,63 +103,6 @@ impl View {
         }
         Ok(pending)
     }
-}
-
-/// Judges the head that the server shows. One that was sent and whose answer was lost is accepted
-/// if it arrived, and sent again, byte for byte, if it did not.
-fn accept(
-    profile: &mut Profile,
-    remote: &Remote,
-    response: HeadResponse,
-    purpose: For<'_>,
-) -> Result<Option<SealedHead>, ClientError> {
-    if profile.takes_first_head()? {
-        // An empty space is no state to go on from: these keys have stored something.
-        let Some(head) = &response.head else {
-            return Err(ClientError::NotFound("snapshot of these keys on this server".into()));
-        };
-        head::open(head, &profile.keys.vault, profile.keys.device().public_key())?;
-        profile.set_answer(&response.answer)?;
-        profile.accept_sent(head)?;
-        return Ok(response.head);
-    }
-    let accepted = profile.accepted()?;
-    let sent = profile.sent()?;
-    let sent_place = sent.as_ref().map(|head| HeadPlace::of(Some(head)));
-    let shown = head::judge(accepted, sent_place, HeadPlace::of(response.head.as_ref()))?;
-    profile.set_answer(&response.answer)?;
-    match (shown, sent) {
-        (Shown::Sent, Some(sent)) => {
-            profile.accept_sent(&sent)?;
-            Ok(Some(sent))
-        }
-        (Shown::Accepted, Some(sent)) => match send(profile, remote, &sent) {
-            Ok(()) => Ok(Some(sent)),
-            // A server that can't write now can be read all the same.
-            Err(ClientError::ServerRefused(_)) if !matches!(purpose, For::Writing(_)) => {
-                Ok(response.head)
-            }
-            Err(error) => Err(error),
-        },
-        (_, None) => Ok(response.head),
-    }
-}
-
-/// Sends a head that is remembered as sent, and accepts it when the server shows it.
-pub(crate) fn send(
-    profile: &mut Profile,
-    remote: &Remote,
-    head: &SealedHead,
-) -> Result<(), ClientError> {
-    let response = remote.swap_head(&profile.keys.vault, head, profile.answer()?.as_ref())?;
-    let shown = HeadPlace::of(response.head.as_ref());
-    if shown != HeadPlace::of(Some(head)) {
-        head::judge(profile.accepted()?, None, shown)?;
-        // The server keeps the old head and gives no reason: it breaks the protocol. SR-016
-        return Err(Misbehaviour::ResponseMalformed.into());
-    }
-    profile.set_answer(&response.answer)?;
-    profile.accept_sent(head)
 }
 
 /// Fetches the lists.
@@ -214,9 +142,8 @@ impl Fetch<'_> {
         let fetch = |remote: &Remote| {
             let slots = Slots::of_range(index.offset as usize, index.stored_len as usize);
             let (len, bytes) = remote.get_pack(&keys.vault, index.pack, slots)?;
-            let commitment = Some(&index.commitment);
-            let opened =
-                OpenSlots::open(&keys.vault, index.pack, commitment, len, slots.first, bytes)?;
+            let seal = Some(&index.seal);
+            let opened = OpenSlots::open(&keys.vault, index.pack, seal, len, slots.first, bytes)?;
             let malformed = Misbehaviour::ObjectMalformed;
             let stored = opened.bytes(index.offset, index.stored_len).ok_or(malformed)?;
             let raw = block::expand(stored, index.raw_len as usize, INDEX_LEN_MAX);

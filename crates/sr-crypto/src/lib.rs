@@ -9,6 +9,7 @@
 //! serialised.
 
 mod aead;
+mod code;
 mod hash;
 mod kdf;
 mod label;
@@ -20,6 +21,7 @@ pub mod text;
 pub use aead::{
     BOX_OVERHEAD, COMMITMENT_LEN, OpenError, SALT_LEN, StreamKey, TAG_LEN, open_box, seal_box,
 };
+pub use code::{CODE_LEN, CODE_SECRET_LEN, CodeError, from_code, to_code};
 pub use hash::{HASH_LEN, Hash, KeyedHasher, hash};
 pub use kdf::derive;
 pub use label::{LABEL_PREFIX, Label};

@@ -62,14 +62,7 @@ impl SealingKey {
         let (encapsulated, rest) = sealed.split_at(ENCAPSULATED_LEN);
         let (commitment, body) = rest.split_at(COMMITMENT_LEN);
         let mut context = hpke()
-            .setup_receiver(
-                encapsulated,
-                self.0.private_key(),
-                &label.to_bytes(),
-                None,
-                None,
-                None,
-            )
+            .setup_receiver(encapsulated, self.0.private_key(), &label.to_bytes(), None, None, None)
             .map_err(|_| OpenError::Forged)?;
         let expected = context.export(COMMIT, COMMITMENT_LEN).map_err(|_| OpenError::Forged)?;
         if !equal(&expected, commitment) {
@@ -89,14 +82,18 @@ impl std::fmt::Debug for SealingKey {
 /// The randomness is the library's own, from the operating system.
 ///
 /// **Errors** [`SealError`].
-pub fn seal_to(public: &[u8], label: Label, aad: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+pub fn seal_to(
+    public: &[u8],
+    label: Label,
+    aad: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>, SealError> {
     if public.len() != SEALING_PUBLIC_LEN {
         return Err(SealError);
     }
     let key = HpkePublicKey::new(public.to_vec());
-    let (encapsulated, mut context) = hpke()
-        .setup_sender(&key, &label.to_bytes(), None, None, None)
-        .map_err(|_| SealError)?;
+    let (encapsulated, mut context) =
+        hpke().setup_sender(&key, &label.to_bytes(), None, None, None).map_err(|_| SealError)?;
     let commitment = context.export(COMMIT, COMMITMENT_LEN).map_err(|_| SealError)?;
     let body = context.seal(aad, plain).map_err(|_| SealError)?;
     Ok([encapsulated, commitment, body].concat())
@@ -131,10 +128,7 @@ mod tests {
         assert_eq!(sealed.len(), SEAL_OVERHEAD + 7);
         assert_eq!(**key(1).open(LABEL, b"aad", &sealed).expect("opens"), b"message"[..]);
         assert_eq!(key(2).open(LABEL, b"aad", &sealed), Err(OpenError::Commitment));
-        assert_eq!(
-            key(1).open(Label::new("other"), b"aad", &sealed),
-            Err(OpenError::Commitment)
-        );
+        assert_eq!(key(1).open(Label::new("other"), b"aad", &sealed), Err(OpenError::Commitment));
         assert_eq!(key(1).open(LABEL, b"other", &sealed), Err(OpenError::Forged));
         for place in (0..sealed.len()).step_by(13) {
             let mut forged = sealed.clone();
@@ -179,12 +173,13 @@ mod tests {
         let opened = context.open(&rest[COMMITMENT_LEN..], b"aad").expect("opens");
         assert_eq!(opened, b"message");
 
-        let (encapsulated, mut context) = hpke::setup_sender::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &their_public,
-            &LABEL.to_bytes(),
-        )
-        .expect("sets up");
+        let (encapsulated, mut context) =
+            hpke::setup_sender::<ChaCha20Poly1305, HkdfSha256, XWing>(
+                &OpModeS::Base,
+                &their_public,
+                &LABEL.to_bytes(),
+            )
+            .expect("sets up");
         context.export(COMMIT, &mut commitment).expect("exports");
         let body = context.seal(b"message", b"aad").expect("seals");
         let sealed = [&encapsulated.to_bytes()[..], &commitment, &body].concat();

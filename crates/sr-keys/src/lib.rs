@@ -1,11 +1,25 @@
-//! Floor 4, CLIENT ONLY: the keys of this device and of its vault.
+//! Floor 4, CLIENT ONLY: the keys of a device, of its account, and of the account's vaults.
 //!
-//! Before there is an account, everything lies in one key file of the profile: the device's signing
-//! seed, the vault's key and seed, and the seeds of three rights. A lost device is then a lost
-//! backup, and `strongroom status` says so. No I/O: the client reads and writes the bytes.
+//! A device's own two seeds lie in the profile's key file. Everything else opens from the account's
+//! key block ([`KeyBlock`]), which is sealed to each live device, the recovery kit and the contacts,
+//! and which the account chain commits to. No I/O: the client reads and writes the bytes.
 
-mod file;
+mod account;
+mod act;
+mod device;
+mod key_block;
+mod kit;
+mod link;
+mod root;
 mod vault;
 
-pub use file::{KEY_FILE_LEN, Keys, KeysError, device_id};
-pub use vault::{GENERATION, VaultKeys};
+pub use account::{AccountKeys, Anchor, Removal};
+pub use act::{Act, Actor, begin};
+pub use device::{DeviceKeys, KEY_FILE_LEN, KeysError};
+pub use key_block::KeyBlock;
+pub use kit::{CODE_LEN, CodeError, Envelope, Kit, RecoveryKeys};
+pub use link::{
+    CODE_ALPHABET_BITS, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript,
+};
+pub use root::{KitNote, RootRecord, VaultEntry};
+pub use vault::VaultKeys;

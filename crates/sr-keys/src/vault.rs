@@ -1,38 +1,52 @@
 //! The keys of one vault, and what is derived from them.
 
 use sr_crypto::{CapabilityKey, CryptoRng, KeyedHasher, Label, Secret32, StreamKey, derive};
-use sr_wire::{PackId, Right, SpaceId, SpaceKeys, VaultId, labels};
+use sr_wire::{PackId, Right, SpaceId, SpaceKeys, VaultId, encode, labels};
 
-/// The generation of vault keys before there is an account that could rotate them.
-pub const GENERATION: u32 = 0;
-
-/// Keys of one vault.
+/// Keys of one vault, of all generations.
 ///
-/// *For life*, from `seed`: the ids of chunks and the chunker's table. *Per generation*, from
-/// `key`: packs and heads. Rights are random.
+/// *For life*: the ids of chunks, the chunker's table, the right to read. *Per generation*: packs,
+/// heads, and the rights to append and to prune.
 #[derive(Debug)]
 pub struct VaultKeys {
-    pub(crate) vault: VaultId,
-    pub(crate) space: SpaceId,
-    pub(crate) key: Secret32,
-    pub(crate) seed: Secret32,
-    pub(crate) read: Secret32,
-    pub(crate) append: Secret32,
-    pub(crate) prune: Secret32,
+    vault: VaultId,
+    space: SpaceId,
+    life: Secret32,
+    read: Secret32,
+    /// The first is generation 1. There is always one.
+    generations: Vec<Generation>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    key: Secret32,
+    append: Secret32,
+    prune: Secret32,
 }
 
 impl VaultKeys {
-    /// Makes the keys of a new vault.
-    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+    pub(crate) fn of(seed: &Secret32, roots: &[Secret32], vault: VaultId, space: SpaceId) -> Self {
+        let right = |secret: &Secret32, right: Right| {
+            derive(secret, b"", labels::CAP, &[encode(&right), space.0.to_vec()].concat())
+        };
+        let generation = |root: &Secret32| Generation {
+            key: derive(root, b"", labels::VAULT_KEY, &vault.0),
+            append: right(root, Right::Append),
+            prune: right(root, Right::Prune),
+        };
         Self {
-            vault: VaultId::random(rng),
-            space: SpaceId::random(rng),
-            key: Secret32::random(rng),
-            seed: Secret32::random(rng),
-            read: Secret32::random(rng),
-            append: Secret32::random(rng),
-            prune: Secret32::random(rng),
+            vault,
+            space,
+            life: derive(seed, b"", labels::VAULT_LIFE, &vault.0),
+            read: right(seed, Right::Read),
+            generations: roots.iter().map(generation).collect(),
         }
+    }
+
+    /// Makes the keys of a vault of an account of its own, for tests and benches.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let (vault, space) = (VaultId::random(rng), SpaceId::random(rng));
+        crate::AccountKeys::generate(rng).vault(vault, space)
     }
 
     /// Returns the vault's id, which the server never sees.
@@ -47,22 +61,33 @@ impl VaultKeys {
         self.space
     }
 
-    /// Derives the key of one pack: `HKDF(vault key, pack id, "pack")`.
+    /// Returns the newest generation.
     #[must_use]
-    pub fn pack_key(&self, pack: PackId) -> StreamKey {
-        StreamKey::derive(&self.key, &pack.0, labels::PACK)
+    pub fn generation(&self) -> u32 {
+        u32::try_from(self.generations.len()).unwrap_or(u32::MAX)
     }
 
-    /// Derives the sealing key of heads.
+    /// Derives the key of one pack, `HKDF(vault key, pack id, "pack")`; `None` for a generation that
+    /// the account did not have.
     #[must_use]
-    pub fn head_key(&self) -> Secret32 {
-        derive(&self.key, b"", labels::HEAD, &self.vault.0)
+    pub fn pack_key(&self, generation: u32, pack: PackId) -> Option<StreamKey> {
+        Some(StreamKey::derive(&self.keys_of(generation)?.key, &pack.0, labels::PACK))
+    }
+
+    /// Derives the sealing key of heads; `None` as for [`VaultKeys::pack_key`].
+    #[must_use]
+    pub fn head_key(&self, generation: u32) -> Option<Secret32> {
+        Some(derive(&self.keys_of(generation)?.key, b"", labels::HEAD, &self.vault.0))
+    }
+
+    fn keys_of(&self, generation: u32) -> Option<&Generation> {
+        self.generations.get(usize::try_from(generation.checked_sub(1)?).ok()?)
     }
 
     /// Derives the hasher that names chunks or snapshots; `label` is one of `labels::CHUNK_*`.
     #[must_use]
     pub fn hasher(&self, label: Label) -> KeyedHasher {
-        KeyedHasher::new(derive(&self.seed, b"", label, &self.vault.0))
+        KeyedHasher::new(derive(&self.life, b"", label, &self.vault.0))
     }
 
     /// Returns the chunker's 256 gear values, which differ for each vault.
@@ -79,27 +104,36 @@ impl VaultKeys {
         gear
     }
 
-    /// Returns the capability of a right, or `None` for the owner: there is none yet.
+    /// Returns the capability of a right under the newest generation; `None` for the owner, whose
+    /// key no device holds.
     #[must_use]
     pub fn capability(&self, right: Right) -> Option<CapabilityKey> {
+        self.capability_of(self.generation(), right)
+    }
+
+    /// Returns the capability of a right as it was under `generation`.
+    #[must_use]
+    pub fn capability_of(&self, generation: u32, right: Right) -> Option<CapabilityKey> {
+        let keys = self.keys_of(generation)?;
         let seed = match right {
             Right::Read => &self.read,
-            Right::Append => &self.append,
-            Right::Prune => &self.prune,
+            Right::Append => &keys.append,
+            Right::Prune => &keys.prune,
             Right::Owner => return None,
         };
         Some(CapabilityKey::from_seed(seed))
     }
 
-    /// Returns the public keys that the server holds of the space.
+    /// Returns the public keys of the space under the newest generation, with this owner.
     #[must_use]
-    pub fn space_keys(&self) -> SpaceKeys {
-        let public = |seed| CapabilityKey::from_seed(seed).public_key();
+    pub fn space_keys(&self, owner: [u8; 32]) -> SpaceKeys {
+        let public = |right| self.capability(right).map_or([0; 32], |key| key.public_key());
         SpaceKeys {
-            read: public(&self.read),
-            append: public(&self.append),
-            prune: public(&self.prune),
-            owner: [0; 32],
+            generation: self.generation(),
+            read: public(Right::Read),
+            append: public(Right::Append),
+            prune: public(Right::Prune),
+            owner,
         }
     }
 }

@@ -9,8 +9,8 @@ use std::{
 use sr_crypto::{Hash, verify_capability};
 use sr_wire::{
     Right, SpaceId, SpaceKeys,
-    api::{CreateSpace, ErrorCode, HeadSwap, Prove},
-    create_bytes, labels, limits, prove_bytes, swap_bytes,
+    api::{CreateSpace, ErrorCode, HeadSwap, Prove, SpaceRotate},
+    create_bytes, labels, limits, prove_bytes, rotate_bytes, swap_bytes,
 };
 use tokio::sync::watch;
 
@@ -106,11 +106,32 @@ impl Connection {
         let bytes = swap_bytes(&self.binding, swap.proof.counter, &swap.head);
         verify_capability(labels::SWAP, &keys.append, &bytes, &swap.proof.signature)
             .map_err(|_| ErrorCode::RightRefused)?;
+        self.count(swap.proof.counter)
+    }
+
+    /// Checks the signature over one rotation, by a right that the space has now.
+    pub(crate) fn check_rotate(
+        &self,
+        rotate: &SpaceRotate,
+        keys: &SpaceKeys,
+    ) -> Result<(), ErrorCode> {
+        let key = keys.of(rotate.by).ok_or(ErrorCode::RightRefused)?;
+        let bytes = rotate_bytes(&self.binding, rotate.proof.counter, rotate.space, &rotate.keys);
+        verify_capability(labels::ROTATE, key, &bytes, &rotate.proof.signature)
+            .map_err(|_| ErrorCode::RightRefused)?;
+        self.count(rotate.proof.counter)?;
+        // What was proven by the keys before counts no more.
+        self.state().proven.retain(|(space, _)| *space != rotate.space);
+        Ok(())
+    }
+
+    /// The counter of signed acts only rises.
+    fn count(&self, counter: u64) -> Result<(), ErrorCode> {
         let mut state = self.state();
-        if swap.proof.counter <= state.counter {
+        if counter <= state.counter {
             return Err(ErrorCode::RightRefused);
         }
-        state.counter = swap.proof.counter;
+        state.counter = counter;
         Ok(())
     }
 

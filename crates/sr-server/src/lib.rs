@@ -4,8 +4,10 @@
 //! X25519MLKEM768 and nothing else ([`TlsListener`]) or in a simulated network. The server holds no
 //! type that could hold a user's key, and writes no log of requests.
 
+mod account;
 mod connection;
 mod data;
+mod link;
 mod listen;
 mod pack;
 mod routes;

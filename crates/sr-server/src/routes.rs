@@ -14,7 +14,7 @@ use sr_wire::{
 };
 
 use crate::{
-    Server,
+    Server, account,
     connection::Connection,
     pack::{self, ReplyBody},
 };
@@ -35,7 +35,7 @@ pub(crate) async fn handle(
             Ok(body) => pack::get(&server, &connection, body, in_request).await.map(Response::new),
             Err(refusal) => Err(refusal),
         },
-        (&Method::POST, path) => match small(body).await {
+        (&Method::POST, path) => match small_for(path, body).await {
             Ok(body) => {
                 let path = path.to_owned();
                 let server = Arc::clone(&server);
@@ -90,10 +90,17 @@ fn dispatch(
 ) -> Result<Vec<u8>, Refusal> {
     match path {
         api::CARD => Ok(server.card_response(connection.spki_hash)),
+        api::ACCOUNT_APPEND => account::append(server, body),
+        api::ACCOUNT_READ => account::read(server, body),
+        api::ENVELOPE_READ => account::envelope(server, body),
+        api::LINK_PUT => server.links.put(body, server.now_s()),
+        api::LINK_GET => server.links.get(body, server.now_s()),
         api::SPACE_CREATE => create_space(server, connection, body),
+        api::SPACE_ROTATE => rotate_space(server, connection, body),
         api::RIGHT_PROVE => prove(server, connection, body),
         api::PACK_HAVE => pack::have(server, connection, body),
         api::HEAD_READ => read_head(server, connection, body),
+        api::HEAD_CHAIN => read_chain(server, connection, body),
         api::HEAD_SWAP => swap_head(server, connection, body),
         _ => Err(ErrorCode::Version.into()),
     }
@@ -113,6 +120,42 @@ fn create_space(server: &Server, connection: &Connection, body: &[u8]) -> Result
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a space the keys of the next generation. Only an owner may go back or change the owner.
+fn rotate_space(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let request: api::SpaceRotate = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    let old = server.stores.meta.space_keys(request.space)?;
+    let new = request.keys;
+    // The answer to an earlier try may have been lost, or another device was faster.
+    if new == old {
+        return Ok(Vec::new());
+    }
+    let is_allowed = match request.by {
+        Right::Prune => {
+            new.generation > old.generation
+                && (new.owner == old.owner || old.of(Right::Owner).is_none())
+        }
+        Right::Owner => true,
+        Right::Read | Right::Append => false,
+    };
+    if !is_allowed || new.read != old.read {
+        return Err(ErrorCode::RightRefused.into());
+    }
+    connection.check_rotate(&request, &old)?;
+    match server.stores.meta.rotate_space(request.space, &old, &new) {
+        Ok(()) => Ok(Vec::new()),
+        Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_chain(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let request: api::HeadChain = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    connection.require(request.space, Right::Read)?;
+    let max = limits::HEADS_PER_MESSAGE;
+    let heads = server.stores.meta.heads(request.space, request.from, max)?;
+    Ok(encode(&api::HeadChainResponse { heads }))
 }
 
 fn prove(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -155,7 +198,18 @@ fn answer(
 }
 
 async fn small(body: Incoming) -> Result<Bytes, Refusal> {
-    let body = Limited::new(body, limits::MESSAGE_LEN_MAX).collect();
+    up_to(limits::MESSAGE_LEN_MAX, body).await
+}
+
+/// A key block is longer than any other message.
+async fn small_for(path: &str, body: Incoming) -> Result<Bytes, Refusal> {
+    let is_append = path == api::ACCOUNT_APPEND;
+    up_to(if is_append { limits::ACCOUNT_MESSAGE_LEN_MAX } else { limits::MESSAGE_LEN_MAX }, body)
+        .await
+}
+
+async fn up_to(len_max: usize, body: Incoming) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, len_max).collect();
     match tokio::time::timeout(pack::BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         _ => Err(ErrorCode::Malformed.into()),
@@ -200,7 +254,8 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::Version | ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::RightRefused | ErrorCode::VoucherRefused => StatusCode::FORBIDDEN,
         ErrorCode::QuotaFull | ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::Exists => StatusCode::CONFLICT,
+        ErrorCode::Exists | ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::BlockRefused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -214,9 +269,11 @@ fn message(code: ErrorCode) -> &'static str {
         ErrorCode::VoucherRefused => "the voucher was never given out, or is spent",
         ErrorCode::QuotaFull => "the limit of the space or the server is reached",
         ErrorCode::StorageFull => "the server's disk is full",
-        ErrorCode::NotFound => "no such space or pack",
+        ErrorCode::NotFound => "no such space, pack, account or envelope",
         ErrorCode::Exists => "the id is taken",
         ErrorCode::Busy => "the server is busy",
         ErrorCode::Internal => "the server failed",
+        ErrorCode::Conflict => "another device was faster",
+        ErrorCode::BlockRefused => "the account does not allow this",
     }
 }

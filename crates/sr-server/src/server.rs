@@ -13,7 +13,7 @@ use sr_store::{BlobStore, Caps, MetaStore};
 use sr_wire::{Card, CardResponse, PackId, SignedCard, TlsKey, encode, labels, limits};
 use tokio::sync::Semaphore;
 
-use crate::{Channel, Listen, connection::Connection, routes};
+use crate::{Channel, Listen, connection::Connection, link::Links, routes};
 
 /// Unix seconds now.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -52,6 +52,8 @@ pub struct Server {
     pub(crate) caps: Caps,
     /// Packs that are being received: one connection at a time writes an id.
     pub(crate) receiving: Mutex<HashSet<PackId>>,
+    /// Devices that are being linked.
+    pub(crate) links: Links,
     card: SignedCard,
     clock: Clock,
     report: Box<dyn Fn(&str) + Send + Sync>,
@@ -69,7 +71,8 @@ impl Server {
         report: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let card = SignedCard::sign(Card::first(identity.public_key()), &identity);
-        Self { stores, identity, caps, receiving: Mutex::default(), card, clock, report }
+        let (receiving, links) = (Mutex::default(), Links::default());
+        Self { stores, identity, caps, receiving, links, card, clock, report }
     }
 
     /// Returns the server's card.
@@ -129,8 +132,12 @@ impl Server {
         }
     }
 
+    pub(crate) fn now_s(&self) -> u64 {
+        (self.clock)()
+    }
+
     pub(crate) fn card_response(&self, spki_hash: Hash) -> Vec<u8> {
-        let tls_key = TlsKey { spki_hash, not_after: (self.clock)() + TLS_KEY_VALID_S };
+        let tls_key = TlsKey { spki_hash, not_after: self.now_s() + TLS_KEY_VALID_S };
         let tls_signature = self.identity.sign(labels::CARD_TLS, &encode(&tls_key)).into();
         encode(&CardResponse { signed: self.card.clone(), tls_key, tls_signature })
     }

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use rusqlite::{Connection, types::ValueRef};
 use sr_crypto::text;
-use sr_wire::{PackId, SpaceId};
+use sr_wire::{AccountId, PackId, SpaceId};
 
 use crate::{StoreError, sqlite::connect};
 
@@ -54,17 +54,47 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
     entry(
         "spaces",
         "keys",
-        "four random public keys: read, append, prune, owner",
+        "four public keys that nothing else has: read, append, prune, owner; and a counter of changes",
         "life of the space",
     ),
     entry("spaces", "packs", "how many packs the space has", "life of the space"),
     entry("spaces", "bytes", "how many bytes those packs have", "life of the space"),
     entry("heads", "space", "the space", "life of the space"),
+    entry("heads", "seq", "the how-manieth change of the space", "life of the space"),
     entry(
         "heads",
         "head",
-        "newest head: a counter, a key generation, the hash of the one before, 8 KiB of ciphertext",
-        "until the next head",
+        "a counter, a key generation, the hash of the head before, 8 KiB of ciphertext",
+        "life of the space",
+    ),
+    entry(
+        "accounts",
+        "account",
+        "hash that is the account's id; tied to no name, address or space",
+        "life of the account",
+    ),
+    entry(
+        "accounts",
+        "key_block",
+        "ciphertext for each device, the recovery kit and the contacts: how many they are",
+        "until the next change of the account",
+    ),
+    entry("blocks", "account", "the account", "life of the account"),
+    entry("blocks", "seq", "the how-manieth change of the account", "life of the account"),
+    entry(
+        "blocks",
+        "block",
+        "a signed change: public keys of a device, of the recovery kit, or which device goes; the \
+         second at which the device says it was made",
+        "life of the account",
+    ),
+    entry("envelopes", "lookup", "id that only the recovery kit gives", "life of the account"),
+    entry("envelopes", "account", "the account", "life of the account"),
+    entry(
+        "envelopes",
+        "envelope",
+        "ciphertext that only the recovery kit opens",
+        "life of the account",
     ),
     entry("packs", "pack", "random id that the client chose", "until it is pruned"),
     entry("packs", "space", "the space", "until it is pruned"),
@@ -262,6 +292,9 @@ fn to_text(column: &str, value: ValueRef<'_>) -> String {
         }
         ValueRef::Blob(bytes) if column == "space" => {
             SpaceId::from_slice(bytes).map_or_else(|| text::to_hex(bytes), |id| id.to_string())
+        }
+        ValueRef::Blob(bytes) if column == "account" => {
+            AccountId::from_slice(bytes).map_or_else(|| text::to_hex(bytes), |id| id.to_string())
         }
         ValueRef::Null => String::new(),
         ValueRef::Integer(number) => number.to_string(),

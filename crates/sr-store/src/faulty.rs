@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
 
-use crate::{BlobStore, BlobWriter, Caps, MetaStore, StoreError, Swapped};
+use crate::{BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped};
 
 /// Wraps a store; the call with number `n`, counted from 0 over all clones, fails once.
 #[derive(Clone, Debug)]
@@ -80,6 +80,31 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
 
     fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
         self.call()?.swap_head(head)
+    }
+
+    fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError> {
+        self.call()?.heads(space, from, max)
+    }
+
+    fn rotate_space(
+        &self,
+        space: SpaceId,
+        expected: &SpaceKeys,
+        keys: &SpaceKeys,
+    ) -> Result<(), StoreError> {
+        self.call()?.rotate_space(space, expected, keys)
+    }
+
+    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+        self.call()?.append_block(block, caps)
+    }
+
+    fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
+        self.call()?.blocks(account, from, len_max)
+    }
+
+    fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
+        self.call()?.envelope(lookup)
     }
 }
 

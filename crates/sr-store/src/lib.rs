@@ -22,7 +22,7 @@ pub use memory::{MemoryBlobs, MemoryMeta};
 pub use sqlite::Sqlite;
 
 use sr_crypto::Hash;
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, limits};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits};
 
 /// How much may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,26 @@ pub enum Swapped {
     /// the newest already is reported as [`Swapped::Done`].
     Conflict(Option<SealedHead>),
 }
+
+/// A block on its way into an account's chain. Whoever calls has verified it.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    /// The account.
+    pub account: AccountId,
+    /// The block's place.
+    pub seq: u64,
+    /// The block.
+    pub block: Vec<u8>,
+    /// The key block that replaces the one before.
+    pub key_block: Option<Vec<u8>>,
+    /// A kit's envelope, and the id that it is kept under.
+    pub envelope: Option<(Hash, Vec<u8>)>,
+    /// What pays for the first block of an account.
+    pub voucher_hash: Option<Hash>,
+}
+
+/// Blocks in a row, and the newest key block if the newest block is among them or before.
+pub type Blocks = (Vec<Vec<u8>>, Option<Vec<u8>>);
 
 /// Records. Every method that changes something returns after the change is durable, and does all
 /// of it or nothing.
@@ -103,6 +123,39 @@ pub trait MetaStore: Send + Sync {
     ///
     /// **Errors** [`StoreError::NotFound`] for the space.
     fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError>;
+
+    /// Returns up to `max` heads of a space from place `from` on.
+    ///
+    /// **Errors** [`StoreError::NotFound`] for the space.
+    fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError>;
+
+    /// Gives a space other keys, if it has `expected` now.
+    ///
+    /// **Errors** [`StoreError::NotFound`], [`StoreError::Exists`] when its keys are others.
+    fn rotate_space(
+        &self,
+        space: SpaceId,
+        expected: &SpaceKeys,
+        keys: &SpaceKeys,
+    ) -> Result<(), StoreError>;
+
+    /// Appends a block, with all that comes with it.
+    ///
+    /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id,
+    /// [`StoreError::NotFound`] when the place before is empty, [`StoreError::VoucherUnknown`] and
+    /// [`StoreError::QuotaFull`] for a new account.
+    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError>;
+
+    /// Returns the blocks of an account from place `from` on, as many as have `len_max` bytes, at
+    /// least one if there is one; and the key block if the newest block is among them or before.
+    ///
+    /// **Errors** [`StoreError::NotFound`] for the account.
+    fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError>;
+
+    /// Returns a kit's envelope.
+    ///
+    /// **Errors** [`StoreError::NotFound`].
+    fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError>;
 
     /// Makes `head` the newest if its seq and previous hash follow the newest. A repeat succeeds.
     ///

@@ -6,9 +6,9 @@ use std::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
 
-use crate::{BlobStore, BlobWriter, Caps, MetaStore, StoreError, Swapped};
+use crate::{BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped};
 
 /// Records in memory.
 #[derive(Debug, Default)]
@@ -19,12 +19,20 @@ struct Records {
     vouchers: BTreeSet<Hash>,
     spaces: BTreeMap<SpaceId, Space>,
     packs: BTreeMap<PackId, (SpaceId, u32)>,
+    accounts: BTreeMap<AccountId, Chain>,
+    envelopes: BTreeMap<Hash, Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    blocks: Vec<Vec<u8>>,
+    key_block: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Space {
     keys: SpaceKeys,
-    head: Option<SealedHead>,
+    heads: Vec<SealedHead>,
     packs: u64,
     bytes: u64,
 }
@@ -58,7 +66,7 @@ impl MetaStore for MemoryMeta {
         if !records.vouchers.remove(voucher_hash) {
             return Err(StoreError::VoucherUnknown);
         }
-        records.spaces.insert(space, Space { keys: *keys, head: None, packs: 0, bytes: 0 });
+        records.spaces.insert(space, Space { keys: *keys, heads: Vec::new(), packs: 0, bytes: 0 });
         Ok(())
     }
 
@@ -102,18 +110,99 @@ impl MetaStore for MemoryMeta {
 
     fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
         let records = self.records();
-        records.spaces.get(&space).map(|space| space.head.clone()).ok_or(StoreError::NotFound)
+        records
+            .spaces
+            .get(&space)
+            .map(|space| space.heads.last().cloned())
+            .ok_or(StoreError::NotFound)
     }
 
     fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
         let mut records = self.records();
         let space = records.spaces.get_mut(&head.space).ok_or(StoreError::NotFound)?;
-        let swapped = judge_swap(space.head.as_ref(), head);
-        if swapped == Swapped::Done {
-            space.head = Some(head.clone());
+        let newest = space.heads.last();
+        let swapped = judge_swap(newest, head);
+        if swapped == Swapped::Done && newest != Some(head) {
+            space.heads.push(head.clone());
         }
         Ok(swapped)
     }
+
+    fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError> {
+        let records = self.records();
+        let space = records.spaces.get(&space).ok_or(StoreError::NotFound)?;
+        Ok(space.heads.iter().filter(|head| head.seq >= from).take(max).cloned().collect())
+    }
+
+    fn rotate_space(
+        &self,
+        space: SpaceId,
+        expected: &SpaceKeys,
+        keys: &SpaceKeys,
+    ) -> Result<(), StoreError> {
+        let mut records = self.records();
+        let space = records.spaces.get_mut(&space).ok_or(StoreError::NotFound)?;
+        if space.keys != *expected {
+            return Err(StoreError::Exists);
+        }
+        space.keys = *keys;
+        Ok(())
+    }
+
+    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+        let mut records = self.records();
+        let len = records.accounts.get(&block.account).map_or(0, |chain| chain.blocks.len() as u64);
+        if block.seq != len {
+            return Err(if block.seq < len { StoreError::Exists } else { StoreError::NotFound });
+        }
+        if let Some((lookup, _)) = &block.envelope
+            && records.envelopes.contains_key(lookup)
+        {
+            return Err(StoreError::Exists);
+        }
+        if block.seq == 0 {
+            if records.accounts.len() as u64 >= caps.spaces {
+                return Err(StoreError::QuotaFull);
+            }
+            let voucher = block.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
+            if !records.vouchers.remove(&voucher) {
+                return Err(StoreError::VoucherUnknown);
+            }
+        }
+        records.envelopes.extend(block.envelope.clone());
+        let chain = records.accounts.entry(block.account).or_default();
+        chain.blocks.push(block.block.clone());
+        if let Some(key_block) = &block.key_block {
+            chain.key_block.clone_from(key_block);
+        }
+        Ok(())
+    }
+
+    fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
+        let records = self.records();
+        let chain = records.accounts.get(&account).ok_or(StoreError::NotFound)?;
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(chain.blocks.len());
+        let blocks = first_blocks(chain.blocks[from..].iter().cloned(), len_max);
+        let is_all = from + blocks.len() == chain.blocks.len();
+        Ok((blocks, is_all.then(|| chain.key_block.clone())))
+    }
+
+    fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
+        self.records().envelopes.get(lookup).cloned().ok_or(StoreError::NotFound)
+    }
+}
+
+/// Takes blocks as long as they have `len_max` bytes together, but at least one.
+pub(crate) fn first_blocks(blocks: impl Iterator<Item = Vec<u8>>, len_max: usize) -> Vec<Vec<u8>> {
+    let mut len = 0;
+    blocks
+        .enumerate()
+        .take_while(|(number, block)| {
+            len += block.len();
+            *number == 0 || len <= len_max
+        })
+        .map(|(_, block)| block)
+        .collect()
 }
 
 /// Decides a swap, for every back-end alike.

@@ -9,28 +9,39 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sr_crypto::Hash;
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, decode, encode};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode};
 
 use crate::{
-    Caps, MetaStore, StoreError, Swapped,
+    Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped,
     dictionary::{self, DATABASE_FILE},
-    memory::judge_swap,
+    memory::{first_blocks, judge_swap},
 };
 
 /// Changes that share one commit at most.
 const GROUP_MAX: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// No table has an account, a time, or an order of arrival: keys are random, and there are no row
-/// ids.
+/// No table has a time or an order of arrival, and none has both an account and a space: keys are
+/// random, and there are no row ids.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS vouchers (hash BLOB PRIMARY KEY) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS spaces (
     space BLOB PRIMARY KEY, keys BLOB NOT NULL, packs INTEGER NOT NULL, bytes INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
-CREATE TABLE IF NOT EXISTS heads (space BLOB PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS heads (
+    space BLOB NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL, PRIMARY KEY (space, seq)
+) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS packs (
     pack BLOB PRIMARY KEY, space BLOB NOT NULL, len INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS accounts (
+    account BLOB PRIMARY KEY, key_block BLOB NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS blocks (
+    account BLOB NOT NULL, seq INTEGER NOT NULL, block BLOB NOT NULL, PRIMARY KEY (account, seq)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS envelopes (
+    lookup BLOB PRIMARY KEY, account BLOB NOT NULL, envelope BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
 ";
 
@@ -215,7 +226,8 @@ impl MetaStore for Sqlite {
     fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
         let found: Option<Option<Vec<u8>>> = self.read(|c| {
             c.prepare_cached(
-                "SELECT head FROM spaces LEFT JOIN heads USING (space) WHERE space = ?1",
+                "SELECT head FROM spaces LEFT JOIN heads USING (space) WHERE space = ?1
+                 ORDER BY seq DESC LIMIT 1",
             )?
             .query_row([space.0], |row| row.get(0))
             .optional()
@@ -233,9 +245,11 @@ impl MetaStore for Sqlite {
                 return Err(StoreError::NotFound);
             }
             let newest: Option<Vec<u8>> = t
-                .query_row("SELECT head FROM heads WHERE space = ?1", [head.space.0], |row| {
-                    row.get(0)
-                })
+                .query_row(
+                    "SELECT head FROM heads WHERE space = ?1 ORDER BY seq DESC LIMIT 1",
+                    [head.space.0],
+                    |row| row.get(0),
+                )
                 .optional()
                 .map_err(failed)?;
             let newest = newest
@@ -244,14 +258,123 @@ impl MetaStore for Sqlite {
             let swapped = judge_swap(newest.as_ref(), &head);
             if swapped == Swapped::Done {
                 t.execute(
-                    "INSERT OR REPLACE INTO heads VALUES (?1, ?2)",
-                    params![head.space.0, encode(&head)],
+                    "INSERT OR IGNORE INTO heads VALUES (?1, ?2, ?3)",
+                    params![head.space.0, head.seq, encode(&head)],
                 )
                 .map_err(failed)?;
             }
             Ok(swapped)
         })
     }
+
+    fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError> {
+        let heads: Vec<Vec<u8>> = self.read(|c| {
+            let mut query = c.prepare_cached(
+                "SELECT head FROM heads WHERE space = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let from = i64::try_from(from).unwrap_or(i64::MAX);
+            query.query_map(params![space.0, from, max], |row| row.get(0))?.collect()
+        })?;
+        if heads.is_empty() {
+            self.space_keys(space)?;
+        }
+        heads.iter().map(|head| decode("head", head, head.len()).map_err(damaged)).collect()
+    }
+
+    fn rotate_space(
+        &self,
+        space: SpaceId,
+        expected: &SpaceKeys,
+        keys: &SpaceKeys,
+    ) -> Result<(), StoreError> {
+        let (expected, keys) = (encode(expected), encode(keys));
+        self.write(move |t| {
+            if !exists(t, "SELECT 1 FROM spaces WHERE space = ?1", &space.0)? {
+                return Err(StoreError::NotFound);
+            }
+            let changed = t
+                .execute(
+                    "UPDATE spaces SET keys = ?3 WHERE space = ?1 AND keys = ?2",
+                    params![space.0, expected, keys],
+                )
+                .map_err(failed)?;
+            if changed == 1 { Ok(()) } else { Err(StoreError::Exists) }
+        })
+    }
+
+    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+        let (block, caps) = (block.clone(), *caps);
+        self.write(move |t| append_block(t, &block, &caps))
+    }
+
+    fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
+        let from = i64::try_from(from).unwrap_or(i64::MAX);
+        let (found, blocks) = self.read(|c| {
+            let found: Option<(Vec<u8>, i64)> = c
+                .prepare_cached(
+                    "SELECT key_block, (SELECT count(*) FROM blocks WHERE account = ?1)
+                     FROM accounts WHERE account = ?1",
+                )?
+                .query_row([account.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let mut query = c.prepare_cached(
+                "SELECT block FROM blocks WHERE account = ?1 AND seq >= ?2 ORDER BY seq LIMIT 256",
+            )?;
+            let blocks: Vec<Vec<u8>> = query
+                .query_map(params![account.0, from], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((found, blocks))
+        })?;
+        let (key_block, count) = found.ok_or(StoreError::NotFound)?;
+        let blocks = first_blocks(blocks.into_iter(), len_max);
+        let end = from.saturating_add(i64::try_from(blocks.len()).unwrap_or(i64::MAX));
+        Ok((blocks, (end >= count).then_some(key_block)))
+    }
+
+    fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
+        self.read(|c| {
+            c.prepare_cached("SELECT envelope FROM envelopes WHERE lookup = ?1")?
+                .query_row([lookup], |row| row.get(0))
+                .optional()
+        })?
+        .ok_or(StoreError::NotFound)
+    }
+}
+
+fn append_block(t: &Transaction<'_>, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+    let account = block.account.0;
+    let len: u64 = t
+        .query_row("SELECT count(*) FROM blocks WHERE account = ?1", [account], |row| row.get(0))
+        .map_err(failed)?;
+    if block.seq != len {
+        return Err(if block.seq < len { StoreError::Exists } else { StoreError::NotFound });
+    }
+    if block.seq == 0 {
+        let accounts: u64 =
+            t.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).map_err(failed)?;
+        if accounts >= caps.spaces {
+            return Err(StoreError::QuotaFull);
+        }
+        let voucher = block.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
+        let spent = t.execute("DELETE FROM vouchers WHERE hash = ?1", [voucher]).map_err(failed)?;
+        if spent == 0 {
+            return Err(StoreError::VoucherUnknown);
+        }
+    }
+    if let Some((lookup, envelope)) = &block.envelope {
+        if exists(t, "SELECT 1 FROM envelopes WHERE lookup = ?1", lookup)? {
+            return Err(StoreError::Exists);
+        }
+        t.execute("INSERT INTO envelopes VALUES (?1, ?2, ?3)", params![lookup, account, envelope])
+            .map_err(failed)?;
+    }
+    t.execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", params![account, block.seq, block.block])
+        .map_err(failed)?;
+    if let Some(key_block) = &block.key_block {
+        t.execute("INSERT OR REPLACE INTO accounts VALUES (?1, ?2)", params![account, key_block])
+            .map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Opens a connection with the settings that durability and forgetting need.

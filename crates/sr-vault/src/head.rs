@@ -1,10 +1,11 @@
 //! Heads: the one signed sentence that says what a vault is now. See `spec/head.md`.
 
 use sr_crypto::{CryptoRng, Hash, SigningKey, hash, open_box, seal_box, verify};
-use sr_keys::{GENERATION, VaultKeys, device_id};
+use sr_keys::{Anchor, Removal, VaultKeys};
+use sr_trust::{Account, Verified, device_id};
 use sr_wire::{
-    DeviceId, EMPTY_HEAD_HASH, Malformed, Misbehaviour, PackId, SealedHead, VaultId, decode,
-    decode_first, encode, labels,
+    AccountId, DeviceId, EMPTY_HEAD_HASH, Malformed, Misbehaviour, PackId, SealedHead, SpaceId,
+    VaultId, decode, decode_first, encode, labels,
     limits::{HEAD_LEN, SEALED_HEAD_LEN},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -26,13 +27,13 @@ pub struct Head {
     pub manifest: PackId,
     /// Generation of the vault key.
     pub generation: u32,
-    /// Root of those who may sign: the one device.
+    /// Root of those who may sign: the account, whose chain names its devices.
     pub members: Hash,
     /// Who signed.
     pub signer: DeviceId,
-    /// Signer's place in the account chain; 0 before there is one.
+    /// The newest block of the account chain that the signer had accepted.
     pub chain_seq: u64,
-    /// Hash of the block there; zeros before there is one.
+    /// Its hash.
     pub chain_hash: Hash,
     /// Unix seconds by the signer's clock.
     pub time_s: u64,
@@ -64,15 +65,6 @@ impl HeadPlace {
     }
 }
 
-/// Which head the server shows, among those that it may show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// The one that this client accepted last.
-    Accepted,
-    /// The one that this client sent without hearing an answer: it arrived.
-    Sent,
-}
-
 /// What a new head says.
 #[derive(Clone, Copy, Debug)]
 pub struct NewHead {
@@ -89,15 +81,15 @@ pub struct NewHead {
 }
 
 impl NewHead {
-    /// Signs and seals the head that follows `previous`.
+    /// Signs and seals the head that follows `previous`, by a device of `account`.
     #[must_use]
     pub fn seal(
         &self,
         keys: &VaultKeys,
+        account: &Verified<Account>,
         device: &SigningKey,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> SealedHead {
-        let signer = device_id(device.public_key());
         let head = Head {
             vault: keys.vault(),
             seq: self.previous.seq + 1,
@@ -105,72 +97,141 @@ impl NewHead {
             snapshot_set: self.snapshot_set,
             index_set: self.index_set,
             manifest: self.manifest,
-            generation: GENERATION,
-            members: members_root(signer),
-            signer,
-            chain_seq: 0,
-            chain_hash: [0; 32],
+            generation: keys.generation(),
+            members: members_root(account.id()),
+            signer: device_id(device.public_key()),
+            chain_seq: account.seq(),
+            chain_hash: account.newest(),
             time_s: self.time_s,
         };
         seal(&head, keys, device, rng)
     }
 }
 
-/// Decides whether the head that the server shows is one that it may show. With one device, that
-/// is the one accepted last, or the one sent last if its answer was lost.
+/// Opens a head and verifies that a device of the account signed it, which was live at the place in
+/// the account chain that the head names.
 ///
-/// **Errors** [`Misbehaviour::HeadRolledBack`] or [`Misbehaviour::HeadForked`].
-pub fn judge(
-    accepted: HeadPlace,
-    sent: Option<HeadPlace>,
-    shown: HeadPlace,
-) -> Result<Shown, Misbehaviour> {
-    if shown == accepted {
-        return Ok(Shown::Accepted);
-    }
-    if Some(shown) == sent {
-        return Ok(Shown::Sent);
-    }
-    // SR-006
-    Misbehaviour::HeadRolledBack.refuse_if(shown.seq < accepted.seq)?;
-    // SR-007
-    Misbehaviour::HeadForked.refuse_if(shown.seq >= accepted.seq)?;
-    Ok(Shown::Accepted)
-}
-
-/// Opens a head and verifies that the pinned device signed it for this vault and place.
-///
-/// **Errors** [`Misbehaviour::HeadAltered`] or [`Misbehaviour::SignerUnknown`].
+/// **Errors** [`Misbehaviour::HeadAltered`], [`Misbehaviour::PlaceMismatch`],
+/// [`Misbehaviour::SignerUnknown`].
 pub fn open(
     sealed: &SealedHead,
     keys: &VaultKeys,
-    device_public: &[u8],
+    account: &Verified<Account>,
 ) -> Result<Head, Misbehaviour> {
     // SR-005
     let altered = Misbehaviour::HeadAltered;
     if sealed.sealed.as_slice().len() != SEALED_HEAD_LEN || sealed.space != keys.space() {
         return Err(altered);
     }
+    let key = keys.head_key(sealed.generation).ok_or(altered)?;
     let aad = sealed.associated_data();
-    let plain = open_box(&keys.head_key(), labels::HEAD, &aad, sealed.sealed.as_slice())
-        .map_err(|_| altered)?;
+    let plain =
+        open_box(&key, labels::HEAD, &aad, sealed.sealed.as_slice()).map_err(|_| altered)?;
     let (bytes, signature) = split(&plain).map_err(|_| altered)?;
     let head: Head = decode("head", &bytes, HEAD_LEN).map_err(|_| altered)?;
     let outside = (head.seq, head.previous, head.generation);
-    if head.vault != keys.vault()
-        || head.generation != GENERATION
-        || outside != (sealed.seq, sealed.previous, sealed.generation)
-    {
+    if head.vault != keys.vault() || outside != (sealed.seq, sealed.previous, sealed.generation) {
         return Err(altered);
     }
-    let signer = device_id(device_public);
-    let pinned = head.signer == signer
-        && head.members == members_root(signer)
-        && (head.chain_seq, head.chain_hash) == (0, [0; 32])
-        && verify(labels::HEAD_SIGN, device_public, &bytes, &signature).is_ok();
+    // SR-026: a place that the chain does not have.
+    Misbehaviour::PlaceMismatch
+        .refuse_if(account.block_hash(head.chain_seq) != Some(head.chain_hash))?;
+    let signed = account.device(head.signer).is_some_and(|device| {
+        let key = device.info.signing.as_slice();
+        device.was_live(head.chain_seq)
+            && verify(labels::HEAD_SIGN, key, &bytes, &signature).is_ok()
+    });
     // SR-014
-    Misbehaviour::SignerUnknown.refuse_if(!pinned)?;
+    Misbehaviour::SignerUnknown.refuse_if(!signed || head.members != members_root(account.id()))?;
     Ok(head)
+}
+
+/// Decides whether the head that the server shows may be one that follows what this client, and the
+/// devices that removed others, had accepted.
+///
+/// **Errors** [`Misbehaviour::HeadRolledBack`], and [`Misbehaviour::HeadForked`] for another head at
+/// the same place.
+pub fn judge(
+    accepted: HeadPlace,
+    space: SpaceId,
+    removals: &[Removal],
+    shown: HeadPlace,
+) -> Result<(), Misbehaviour> {
+    let floor = anchors(space, removals).map(|anchor| anchor.seq).max().unwrap_or(0);
+    // SR-006
+    Misbehaviour::HeadRolledBack.refuse_if(shown.seq < accepted.seq.max(floor))?;
+    // SR-007
+    Misbehaviour::HeadForked.refuse_if(shown.seq == accepted.seq && shown != accepted)
+}
+
+/// A head, where it stands, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its place.
+    pub place: HeadPlace,
+    /// What it says.
+    pub head: Head,
+}
+
+/// Verifies that `heads` are a chain that follows `accepted`, each by a device that might sign it,
+/// and returns the newest that counts: not the ones by a device that was removed, above the heads at
+/// which it was. `None` when none of them counts, and `accepted` goes on to.
+///
+/// **Errors** [`Misbehaviour::HeadForked`], [`Misbehaviour::PlaceMismatch`], those of [`open`].
+pub fn follow(
+    accepted: HeadPlace,
+    chain_seq: u64,
+    heads: &[SealedHead],
+    keys: &VaultKeys,
+    account: &Verified<Account>,
+    removals: &[Removal],
+) -> Result<Option<Opened>, Misbehaviour> {
+    let mut opened: Vec<Opened> = Vec::with_capacity(heads.len());
+    let (mut before, mut chain_seq) = (accepted, chain_seq);
+    for sealed in heads {
+        // SR-007: it does not follow the one before.
+        let follows = sealed.seq == before.seq + 1 && sealed.previous == before.hash;
+        Misbehaviour::HeadForked.refuse_if(!follows)?;
+        let head = open(sealed, keys, account)?;
+        // SR-026: a head names no earlier place in the account chain than the head before.
+        Misbehaviour::PlaceMismatch.refuse_if(head.chain_seq < chain_seq)?;
+        let place = HeadPlace::of(Some(sealed));
+        // SR-007: another history than the one that a device saw which removed another.
+        let differs = anchors(keys.space(), removals)
+            .any(|anchor| anchor.seq == place.seq && anchor.hash != place.hash);
+        Misbehaviour::HeadForked.refuse_if(differs)?;
+        (before, chain_seq) = (place, head.chain_seq);
+        opened.push(Opened { place, head });
+    }
+    while let Some(newest) = opened.pop() {
+        let counts = counts(&newest, keys.space(), account, removals);
+        if counts || !sr_wire::check::enforced(Misbehaviour::SignerUnknown) {
+            return Ok(Some(newest));
+        }
+    }
+    Ok(None)
+}
+
+/// The tip rule (SR-014): a head counts if its signer is live now, or if the device that removed the
+/// signer had accepted it.
+fn counts(
+    opened: &Opened,
+    space: SpaceId,
+    account: &Verified<Account>,
+    removals: &[Removal],
+) -> bool {
+    let Some(device) = account.device(opened.head.signer) else { return false };
+    let Some((removed, _)) = device.removed else { return true };
+    let anchor = removals
+        .iter()
+        .filter(|removal| removal.seq == removed)
+        .flat_map(|removal| &removal.anchors)
+        .find(|anchor| anchor.space == space);
+    anchor.is_some_and(|anchor| opened.place.seq <= anchor.seq)
+}
+
+fn anchors(space: SpaceId, removals: &[Removal]) -> impl Iterator<Item = &Anchor> {
+    removals.iter().flat_map(|removal| &removal.anchors).filter(move |a| a.space == space)
 }
 
 fn seal(
@@ -191,7 +252,9 @@ fn seal(
         sealed: Vec::new().into(),
     };
     let aad = sealed.associated_data();
-    sealed.sealed = seal_box(&keys.head_key(), labels::HEAD, &aad, &plain, rng).into();
+    if let Some(key) = keys.head_key(head.generation) {
+        sealed.sealed = seal_box(&key, labels::HEAD, &aad, &plain, rng).into();
+    }
     sealed
 }
 
@@ -204,95 +267,6 @@ fn split(plain: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
     Ok((signed.head.into(), signed.signature.into()))
 }
 
-fn members_root(signer: DeviceId) -> Hash {
-    hash(labels::MEMBERS, &[&signer.0])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-    use sr_keys::Keys;
-
-    fn keys(seed: u64) -> Keys {
-        Keys::generate(&mut ChaCha20Rng::seed_from_u64(seed))
-    }
-
-    fn new_head(previous: HeadPlace) -> NewHead {
-        NewHead {
-            previous,
-            snapshot_set: [1; 32],
-            index_set: [2; 32],
-            manifest: PackId([3; 32]),
-            time_s: 4,
-        }
-    }
-
-    fn sealed(keys: &Keys) -> SealedHead {
-        new_head(HeadPlace::EMPTY).seal(
-            &keys.vault,
-            &keys.device(),
-            &mut ChaCha20Rng::seed_from_u64(9),
-        )
-    }
-
-    #[test]
-    fn a_head_opens_for_its_vault_place_and_signer_only() {
-        let keys = keys(1);
-        let device = keys.device();
-        let sealed = sealed(&keys);
-        assert_eq!(sealed.sealed.as_slice().len(), SEALED_HEAD_LEN);
-        let head = open(&sealed, &keys.vault, device.public_key()).expect("opens");
-        assert_eq!((head.seq, head.previous, head.manifest), (1, EMPTY_HEAD_HASH, PackId([3; 32])));
-
-        let altered = Err(Misbehaviour::HeadAltered);
-        let refused = |change: &dyn Fn(&mut SealedHead)| {
-            let mut forged = sealed.clone();
-            change(&mut forged);
-            assert_eq!(open(&forged, &keys.vault, device.public_key()), altered);
-        };
-        refused(&|h| h.seq += 1);
-        refused(&|h| h.generation += 1);
-        refused(&|h| h.previous = [7; 32]);
-        refused(&|h| h.space.0[0] ^= 1);
-        for place in (0..SEALED_HEAD_LEN).step_by(101) {
-            refused(&|h| {
-                let mut bytes = h.sealed.as_slice().to_vec();
-                bytes[place] ^= 1;
-                h.sealed = bytes.into();
-            });
-        }
-        refused(&|h| h.sealed = h.sealed.as_slice()[1..].to_vec().into());
-        let other = super::tests::keys(2);
-        assert_eq!(
-            open(&sealed, &keys.vault, other.device().public_key()),
-            Err(Misbehaviour::SignerUnknown)
-        );
-    }
-
-    /// Someone who learned the vault key, but holds no device key, cannot write a head.
-    #[test]
-    fn the_vault_key_alone_signs_nothing() {
-        let keys = keys(1);
-        let thief = super::tests::keys(2).device();
-        let mut rng = ChaCha20Rng::seed_from_u64(3);
-        let forged = new_head(HeadPlace::EMPTY).seal(&keys.vault, &thief, &mut rng);
-        let refused = open(&forged, &keys.vault, keys.device().public_key());
-        assert_eq!(refused, Err(Misbehaviour::SignerUnknown));
-    }
-
-    #[test]
-    fn the_server_may_show_the_accepted_or_the_sent_head_only() {
-        let place = |seq, byte| HeadPlace { seq, hash: [byte; 32] };
-        let (accepted, sent) = (place(5, 1), Some(place(6, 2)));
-        assert_eq!(judge(accepted, sent, place(5, 1)), Ok(Shown::Accepted));
-        assert_eq!(judge(accepted, sent, place(6, 2)), Ok(Shown::Sent));
-        let rolled_back = Err(Misbehaviour::HeadRolledBack);
-        let forked = Err(Misbehaviour::HeadForked);
-        assert_eq!(judge(accepted, sent, place(4, 1)), rolled_back);
-        assert_eq!(judge(accepted, sent, HeadPlace::EMPTY), rolled_back);
-        assert_eq!(judge(accepted, sent, place(5, 9)), forked);
-        assert_eq!(judge(accepted, sent, place(6, 9)), forked);
-        assert_eq!(judge(accepted, None, place(7, 1)), forked);
-    }
+fn members_root(account: AccountId) -> Hash {
+    hash(labels::MEMBERS, &[&account.0])
 }

@@ -5,14 +5,13 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use sr_crypto::COMMITMENT_LEN;
-use sr_keys::GENERATION;
 use sr_wire::{Malformed, PackId, decode, encode, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     CHUNK_LEN_MAX, ChunkId,
     block::{BLOCK_LEN_MAX, Kind},
+    pack::PackSeal,
 };
 
 /// Chunks after which an index is closed, so that its blob stays below 4 MiB.
@@ -33,10 +32,8 @@ pub struct Index {
 pub struct IndexPack {
     /// The pack.
     pub id: PackId,
-    /// Generation of the vault key that seals it.
-    pub generation: u32,
-    /// The commitment in its header, so that reading a part needs no slot 0.
-    pub commitment: [u8; COMMITMENT_LEN],
+    /// Under which key it is sealed.
+    pub seal: PackSeal,
     /// Its blocks.
     pub blocks: Vec<IndexBlock>,
 }
@@ -78,12 +75,7 @@ impl Index {
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let index: Self = decode("index", bytes, INDEX_LEN_MAX)?;
         let mut blocks = index.packs.iter().flat_map(|pack| &pack.blocks);
-        let generations_ok = index.packs.iter().all(|pack| pack.generation == GENERATION);
-        if generations_ok && blocks.all(IndexBlock::is_valid) {
-            Ok(index)
-        } else {
-            Err(Malformed { what: "index" })
-        }
+        if blocks.all(IndexBlock::is_valid) { Ok(index) } else { Err(Malformed { what: "index" }) }
     }
 
     /// Returns the number of chunks.
@@ -137,7 +129,7 @@ pub struct BlockPlace {
 /// All indexes of a vault, as one map in memory.
 #[derive(Debug, Default)]
 pub struct ChunkIndex {
-    packs: Vec<(PackId, [u8; COMMITMENT_LEN])>,
+    packs: Vec<(PackId, PackSeal)>,
     blocks: Vec<BlockPlace>,
     chunks: HashMap<ChunkId, Place, BuildHasherDefault<IdHasher>>,
 }
@@ -148,7 +140,7 @@ impl ChunkIndex {
     #[expect(clippy::cast_possible_truncation, reason = "packs are capped at 2^20, blocks at 2^32")]
     pub fn add(&mut self, pack: &IndexPack) {
         let pack_number = self.packs.len() as u32;
-        self.packs.push((pack.id, pack.commitment));
+        self.packs.push((pack.id, pack.seal));
         for block in &pack.blocks {
             let number = self.blocks.len() as u32;
             self.blocks.push(BlockPlace {
@@ -179,9 +171,9 @@ impl ChunkIndex {
         self.blocks.get(number as usize).copied()
     }
 
-    /// Returns id and commitment of pack `number`.
+    /// Returns id and seal of pack `number`.
     #[must_use]
-    pub fn pack(&self, number: u32) -> Option<(PackId, [u8; COMMITMENT_LEN])> {
+    pub fn pack(&self, number: u32) -> Option<(PackId, PackSeal)> {
         self.packs.get(number as usize).copied()
     }
 
@@ -234,8 +226,7 @@ mod tests {
         Index {
             packs: vec![IndexPack {
                 id: PackId([1; 32]),
-                generation: 0,
-                commitment: [2; 32],
+                seal: PackSeal { generation: 1, commitment: [2; 32] },
                 blocks: vec![block],
             }],
         }
@@ -251,7 +242,7 @@ mod tests {
         assert_eq!((place.offset, place.len), (10, 20));
         assert_eq!(
             map.pack(map.block(place.block).expect("block").pack),
-            Some((PackId([1; 32]), [2; 32]))
+            Some((PackId([1; 32]), PackSeal { generation: 1, commitment: [2; 32] }))
         );
         assert_eq!(map.find(&ChunkId([3; 32])), None);
     }
@@ -269,9 +260,6 @@ mod tests {
         refused(|b| b.kind = Kind::Manifest);
         refused(|b| b.chunks[0].len = 0);
         refused(|b| b.chunks[0].len = u32::MAX);
-        let mut future = index(block(&[(1, 10)]));
-        future.packs[0].generation = 1;
-        assert!(Index::parse(&future.to_bytes()).is_err());
         let mut bytes = index(block(&[(1, 10)])).to_bytes();
         bytes.push(0);
         assert!(Index::parse(&bytes).is_err());

@@ -4,7 +4,7 @@ use sr_crypto::{Hash, hash};
 use sr_wire::{Malformed, Misbehaviour, PackId, SnapshotId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::{ChunkIds, tree::Node};
+use crate::{ChunkIds, pack::PackSeal, tree::Node};
 
 /// No manifest is longer than this before compression: 30,000 snapshots.
 pub const MANIFEST_LEN_MAX: usize = 8 << 20;
@@ -49,8 +49,8 @@ pub struct IndexRef {
     pub stored_len: u32,
     /// Length before compression.
     pub raw_len: u32,
-    /// Commitment in the pack's header.
-    pub commitment: [u8; 32],
+    /// Under which key the pack is sealed.
+    pub seal: PackSeal,
     /// `H("index", raw bytes)`.
     pub hash: Hash,
 }
@@ -154,7 +154,7 @@ mod tests {
             offset: 0,
             stored_len: 1,
             raw_len: 1,
-            commitment: [3; 32],
+            seal: PackSeal { generation: 1, commitment: [3; 32] },
             hash: [2; 32],
         };
         Manifest { snapshots: vec![snapshot(1), snapshot(2)], indexes: vec![index] }

@@ -5,7 +5,7 @@
 //! and unchanged.
 
 use sr_crypto::{COMMITMENT_LEN, TAG_LEN};
-use sr_keys::{GENERATION, VaultKeys};
+use sr_keys::VaultKeys;
 use sr_wire::{
     Misbehaviour, PackId, check,
     limits::{PACK_LEN_MAX, PACK_SIZES, SLOT_LEN},
@@ -145,8 +145,9 @@ impl PackBuilder {
     ///
     /// **Panics** when a blob was pushed that did not fit, which is a bug of the caller.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the doc says so")]
+    #[expect(clippy::expect_used, reason = "the doc says so; there is a key of every generation")]
     pub fn seal(mut self, keys: &VaultKeys) -> Vec<u8> {
+        let generation = keys.generation();
         let table = self.table();
         let class =
             Class::for_plain(self.plain_len + table.len()).expect("every blob was checked to fit");
@@ -154,11 +155,12 @@ impl PackBuilder {
         let mut pack = self.pack;
         pack.resize(class.pack_len(), 0);
         pack.shrink_to_fit();
-        let key = keys.pack_key(self.id);
-        write_header(&mut pack, class, self.id, key.commitment());
+        let key = keys.pack_key(generation, self.id).expect("the newest generation has a key");
+        let seal = PackSeal { generation, commitment: *key.commitment() };
+        write_header(&mut pack, class, self.id, &seal);
         for number in 0..class.slots() {
             let last = number + 1 == class.slots();
-            let aad = associated_data(keys, class, self.id, number, last);
+            let aad = associated_data(keys, generation, class, self.id, number, last);
             key.seal_segment(as_u32(number), last, &aad, slot_bytes(&mut pack, number));
         }
         pack
@@ -195,6 +197,29 @@ fn place_on_disk(offset: usize) -> (usize, usize) {
     (place, (slot + 1) * SLOT_LEN - TAG_LEN - place)
 }
 
+/// Under which key a pack is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackSeal {
+    /// Generation of the vault key.
+    pub generation: u32,
+    /// Commitment to the pack's key, which is in its header too, so that reading a part needs no
+    /// slot 0.
+    pub commitment: [u8; COMMITMENT_LEN],
+}
+
+impl PackSeal {
+    /// Returns the seal of a pack that is sealed now.
+    ///
+    /// **Panics** never: there is a key of every generation.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "there is a key of every generation")]
+    pub fn of(keys: &VaultKeys, id: PackId) -> Self {
+        let generation = keys.generation();
+        let key = keys.pack_key(generation, id).expect("the newest generation has a key");
+        Self { generation, commitment: *key.commitment() }
+    }
+}
+
 /// The slots that hold a range of a pack's plaintext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slots {
@@ -226,14 +251,14 @@ pub struct OpenSlots {
 
 impl OpenSlots {
     /// Opens `bytes`, the slots from `first` on of pack `id`, whose length on disk is `pack_len`.
-    /// A commitment is checked before anything is decrypted: the header's, or the index's when slot
-    /// 0 is not among them.
+    /// The commitment is checked before anything is decrypted: that of `seal`, which a signed index
+    /// names, or the header's where none does, as for a manifest; slot 0 must be among them then.
     ///
     /// **Errors** [`Misbehaviour::PackAltered`] or [`Misbehaviour::PackSwapped`].
     pub fn open(
         keys: &VaultKeys,
         id: PackId,
-        commitment: Option<&[u8; COMMITMENT_LEN]>,
+        seal: Option<&PackSeal>,
         pack_len: usize,
         first: usize,
         mut bytes: Vec<u8>,
@@ -247,18 +272,25 @@ impl OpenSlots {
         if bytes.is_empty() || to > pack_len || (!to.is_multiple_of(SLOT_LEN) && to != pack_len) {
             return Err(altered);
         }
-        let mut id = id;
+        let (mut id, mut seal) = (id, seal.copied());
         if first == 0 {
-            id = check_header(&bytes, class, id)?;
+            let (written, in_header) = check_header(&bytes, class, id)?;
+            // A pack that was swapped has another commitment, which SR-002 has named already.
+            let is_same = seal.is_none_or(|seal| seal == in_header) || written != id;
+            if !is_same {
+                return Err(altered);
+            }
+            (id, seal) = (written, Some(in_header));
         }
-        let key = keys.pack_key(id);
-        let travelled = if first == 0 { bytes.get(48..80) } else { commitment.map(|c| &c[..]) };
-        key.check_commitment(travelled.ok_or(altered)?).map_err(|_| altered)?;
+        let seal = seal.ok_or(altered)?;
+        let generation = seal.generation;
+        let key = keys.pack_key(generation, id).ok_or(altered)?;
+        key.check_commitment(&seal.commitment).map_err(|_| altered)?;
         let mut end = 0;
         for i in 0..count {
             let number = first + i;
             let last = number + 1 == class.slots();
-            let aad = associated_data(keys, class, id, number, last);
+            let aad = associated_data(keys, generation, class, id, number, last);
             let header = if number == 0 { HEADER_LEN } else { 0 };
             let start = i * SLOT_LEN;
             let stop = bytes.len().min(start + SLOT_LEN);
@@ -384,36 +416,51 @@ fn slot_bytes(pack: &mut [u8], number: usize) -> &mut [u8] {
 }
 
 /// `magic[8] ‖ u16 suite ‖ u8 class ‖ u8 zero ‖ u32 generation ‖ pack id[32] ‖ commitment[32] ‖ zeros`.
-fn write_header(pack: &mut [u8], class: Class, id: PackId, commitment: &[u8; COMMITMENT_LEN]) {
+fn write_header(pack: &mut [u8], class: Class, id: PackId, seal: &PackSeal) {
     pack[..8].copy_from_slice(MAGIC);
     pack[8..10].copy_from_slice(&SUITE.to_be_bytes());
     pack[10] = class.0;
-    pack[12..16].copy_from_slice(&GENERATION.to_be_bytes());
+    pack[12..16].copy_from_slice(&seal.generation.to_be_bytes());
     pack[16..48].copy_from_slice(&id.0);
-    pack[48..80].copy_from_slice(commitment);
+    pack[48..80].copy_from_slice(&seal.commitment);
 }
 
-/// Checks all of the header but the commitment, and returns the id whose key opens the pack.
-fn check_header(bytes: &[u8], class: Class, id: PackId) -> Result<PackId, Misbehaviour> {
+/// Checks the header's form, and returns the id whose key opens the pack, and the seal it names.
+fn check_header(
+    bytes: &[u8],
+    class: Class,
+    id: PackId,
+) -> Result<(PackId, PackSeal), Misbehaviour> {
     let altered = Misbehaviour::PackAltered;
     let header = bytes.get(..HEADER_LEN).ok_or(altered)?;
     let written = PackId::from_slice(&header[16..48]).ok_or(altered)?;
     let mut expected = vec![0; HEADER_LEN];
-    let commitment: &[u8; COMMITMENT_LEN] = header[48..80].try_into().map_err(|_| altered)?;
-    write_header(&mut expected, class, written, commitment);
+    let generation = header[12..16].try_into().map_err(|_| altered)?;
+    let seal = PackSeal {
+        generation: u32::from_be_bytes(generation),
+        commitment: header[48..80].try_into().map_err(|_| altered)?,
+    };
+    write_header(&mut expected, class, written, &seal);
     if header != expected {
         return Err(altered);
     }
     // SR-002: without this check, the key would be derived for whatever pack the server chose.
     Misbehaviour::PackSwapped.refuse_if(written != id)?;
-    Ok(if check::enforced(Misbehaviour::PackSwapped) { id } else { written })
+    Ok((if check::enforced(Misbehaviour::PackSwapped) { id } else { written }, seal))
 }
 
-fn associated_data(keys: &VaultKeys, class: Class, id: PackId, slot: usize, last: bool) -> Vec<u8> {
+fn associated_data(
+    keys: &VaultKeys,
+    generation: u32,
+    class: Class,
+    id: PackId,
+    slot: usize,
+    last: bool,
+) -> Vec<u8> {
     let mut aad = Vec::with_capacity(60);
     aad.extend_from_slice(&SUITE.to_be_bytes());
     aad.extend_from_slice(&keys.vault().0);
-    aad.extend_from_slice(&GENERATION.to_be_bytes());
+    aad.extend_from_slice(&generation.to_be_bytes());
     aad.push(class.0);
     aad.extend_from_slice(&id.0);
     aad.extend_from_slice(&as_u32(slot).to_be_bytes());
@@ -431,6 +478,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rand_chacha::rand_core::SeedableRng;
+
+    const NO_SEAL: PackSeal = PackSeal { generation: 1, commitment: [0; 32] };
 
     fn keys() -> VaultKeys {
         VaultKeys::generate(&mut rand_chacha::ChaCha20Rng::seed_from_u64(1))
@@ -473,13 +522,13 @@ mod tests {
         assert_eq!(table.len(), 3);
         assert_eq!(opened.bytes(table[1].offset, table[1].len), Some(&big[..]));
 
-        let commitment = *keys().pack_key(id(1)).commitment();
+        let seal = PackSeal::of(&keys(), id(1));
         for (offset, len) in [(2_500_000u32, 10u32), (1_048_430, 2), (2_097_000, 900_000)] {
             let slots = Slots::of_range(offset as usize, len as usize);
             let part = bytes[slots.first * SLOT_LEN..bytes.len().min((slots.last + 1) * SLOT_LEN)]
                 .to_vec();
             let opened =
-                OpenSlots::open(&keys(), id(1), Some(&commitment), bytes.len(), slots.first, part)
+                OpenSlots::open(&keys(), id(1), Some(&seal), bytes.len(), slots.first, part)
                     .expect("opens");
             let from = offset as usize - 5;
             assert_eq!(opened.bytes(offset, len), Some(&big[from..from + len as usize]));
@@ -521,13 +570,13 @@ mod tests {
         let repeated = [slot(0), slot(1), slot(1), slot(3)].concat();
         assert_eq!(open(1, &repeated).err(), altered);
         assert_eq!(open(1, slot(0)).err(), altered);
-        let commitment = keys().pack_key(id(1)).commitment().to_owned();
-        let part = |first, bytes: &[u8], commitment: &[u8; 32]| {
+        let commitment = PackSeal::of(&keys(), id(1));
+        let part = |first, bytes: &[u8], commitment: &PackSeal| {
             OpenSlots::open(&keys(), id(1), Some(commitment), 4 << 20, first, bytes.to_vec()).err()
         };
         assert_eq!(part(1, slot(1), &commitment), None);
         assert_eq!(part(1, slot(2), &commitment), altered);
-        assert_eq!(part(1, slot(1), &[0; 32]), altered);
+        assert_eq!(part(1, slot(1), &NO_SEAL), altered);
         assert_eq!(part(1, &slot(1)[1..], &commitment), altered);
         assert_eq!(part(4, slot(1), &commitment), altered);
     }
@@ -580,7 +629,7 @@ mod tests {
         ) {
             let pack_len = PACK_SIZES[first % 5];
             prop_assert!(
-                OpenSlots::open(&keys(), id(1), Some(&[0; 32]), pack_len, first, bytes).is_err()
+                OpenSlots::open(&keys(), id(1), Some(&NO_SEAL), pack_len, first, bytes).is_err()
             );
         }
     }

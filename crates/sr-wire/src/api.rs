@@ -7,12 +7,27 @@
 use sr_crypto::{CAPABILITY_SIGNATURE_LEN, Hash};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::{PackId, Right, SealedHead, SignedAnswer, SpaceId, SpaceKeys, SwapProof};
+use crate::{AccountId, PackId, Right, SealedHead, SignedAnswer, SpaceId, SpaceKeys, SwapProof};
 
 /// Who the server is: empty body, [`crate::CardResponse`]. The only route before rights.
 pub const CARD: &str = "/v1/card";
 /// Makes a space: [`CreateSpace`], empty answer.
 pub const SPACE_CREATE: &str = "/v1/space/create";
+/// Gives a space the keys of another generation: [`SpaceRotate`], empty answer.
+pub const SPACE_ROTATE: &str = "/v1/space/rotate";
+/// Begins an account, or appends to its chain: [`AccountAppend`], empty answer. An account and a
+/// space never share a connection.
+pub const ACCOUNT_APPEND: &str = "/v1/account/append";
+/// Reads an account's chain: [`AccountRead`], [`AccountResponse`]. Whoever knows the id may.
+pub const ACCOUNT_READ: &str = "/v1/account/read";
+/// Reads a recovery kit's envelope: [`EnvelopeRead`], the answer is the envelope. Whoever knows
+/// the id may.
+pub const ENVELOPE_READ: &str = "/v1/envelope/read";
+/// Leaves a message where two devices meet: [`LinkPut`], empty answer. The first for a place and
+/// number stays, for ten minutes.
+pub const LINK_PUT: &str = "/v1/link/put";
+/// Takes a look at a message: [`LinkGet`], [`LinkResponse`].
+pub const LINK_GET: &str = "/v1/link/get";
 /// Proves a right for this connection: [`Prove`], empty answer.
 pub const RIGHT_PROVE: &str = "/v1/right/prove";
 /// Stores a pack; an id that is taken is never written again.
@@ -23,6 +38,8 @@ pub const PACK_GET: &str = "/v1/pack/get";
 pub const PACK_HAVE: &str = "/v1/pack/have";
 /// Reads the newest head: [`HeadRead`], [`HeadResponse`].
 pub const HEAD_READ: &str = "/v1/head/read";
+/// Reads heads in a row: [`HeadChain`], [`HeadChainResponse`].
+pub const HEAD_CHAIN: &str = "/v1/head/chain";
 /// Swaps the head: [`HeadSwap`], [`HeadResponse`] with what is the newest then.
 pub const HEAD_SWAP: &str = "/v1/head/swap";
 
@@ -52,6 +69,112 @@ pub struct Prove {
     pub right: Right,
     /// The right's signature.
     pub signature: [u8; CAPABILITY_SIGNATURE_LEN],
+}
+
+/// Gives a space other keys; signed over [`crate::rotate_bytes`] by the prune key of the generation
+/// before, or by the owner key. The read key stays.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct SpaceRotate {
+    /// The space.
+    pub space: SpaceId,
+    /// All its keys.
+    pub keys: SpaceKeys,
+    /// [`Right::Prune`] or [`Right::Owner`].
+    pub by: Right,
+    /// The right's signature.
+    pub proof: SwapProof,
+}
+
+/// Appends a block to an account's chain. A repeat succeeds.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct AccountAppend {
+    /// The account.
+    pub account: AccountId,
+    /// The block.
+    pub block: VLBytes,
+    /// The key block, if the block names another one than the block before.
+    pub key_block: Option<VLBytes>,
+    /// The envelope of a kit that the block brings into force.
+    pub envelope: Option<EnvelopePut>,
+    /// Pays for an account that begins.
+    pub voucher: Option<Hash>,
+}
+
+/// What the server keeps for a recovery kit.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct EnvelopePut {
+    /// The id that only the kit gives.
+    pub lookup: Hash,
+    /// Ciphertext.
+    pub sealed: VLBytes,
+}
+
+/// Asks for an account's blocks from a place on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct AccountRead {
+    /// The account.
+    pub account: AccountId,
+    /// The first block wanted.
+    pub from: u64,
+}
+
+/// Blocks in a row.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct AccountResponse {
+    /// As many as fit.
+    pub blocks: Vec<VLBytes>,
+    /// The newest key block, with the newest block; before that there is more to ask for.
+    pub key_block: Option<VLBytes>,
+}
+
+/// Asks for an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct EnvelopeRead {
+    /// Its id.
+    pub lookup: Hash,
+}
+
+/// Leaves a message.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct LinkPut {
+    /// Where.
+    pub place: Hash,
+    /// Which of the ceremony's messages it is.
+    pub number: u8,
+    /// The message.
+    pub message: VLBytes,
+}
+
+/// Asks for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct LinkGet {
+    /// Where.
+    pub place: Hash,
+    /// Which.
+    pub number: u8,
+}
+
+/// A message, if it is there.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct LinkResponse {
+    /// The message.
+    pub message: Option<VLBytes>,
+}
+
+/// Asks for heads in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct HeadChain {
+    /// The space.
+    pub space: SpaceId,
+    /// The first one's place.
+    pub from: u64,
+}
+
+/// Heads in a row. They count as far as the newest, which a signed answer names, follows from them.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct HeadChainResponse {
+    /// As many as fit.
+    pub heads: Vec<SealedHead>,
 }
 
 /// Asks for slots `first..=last` of a pack; a last slot beyond the end means the end.
@@ -128,7 +251,7 @@ pub enum ErrorCode {
     QuotaFull = 5,
     /// The server's disk is full. Trying again later helps once the operator made room.
     StorageFull = 6,
-    /// No such space or pack.
+    /// No such space, pack, account or envelope.
     NotFound = 7,
     /// The id is taken.
     Exists = 8,
@@ -136,6 +259,10 @@ pub enum ErrorCode {
     Busy = 9,
     /// The server failed; its log says how.
     Internal = 10,
+    /// Another device was faster: the block does not follow the newest.
+    Conflict = 11,
+    /// The block is none that the account's chain allows next.
+    BlockRefused = 12,
 }
 
 /// The body of an answer that is not a success.

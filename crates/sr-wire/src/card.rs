@@ -99,13 +99,14 @@ pub struct CardResponse {
 
 impl CardResponse {
     /// Reads a response and verifies it against the pinned card hash, the connection's TLS key and
-    /// the time in Unix seconds; returns the card.
+    /// the time in Unix seconds; returns the card. Without a pin, a device that is being linked
+    /// compares the card later, by the words of the ceremony.
     ///
     /// **Errors** [`Misbehaviour::CardMismatch`], [`Misbehaviour::TlsKeyUnsigned`] or
     /// [`Misbehaviour::ResponseMalformed`].
     pub fn verify(
         bytes: &[u8],
-        pinned: &Hash,
+        pinned: Option<&Hash>,
         spki_hash: &Hash,
         now_s: u64,
     ) -> Result<Card, Misbehaviour> {
@@ -115,7 +116,8 @@ impl CardResponse {
         let signature = response.signed.signature.as_slice();
         let signed = card.verify(labels::CARD, &encode(&card), signature).is_ok();
         // SR-010
-        Misbehaviour::CardMismatch.refuse_if(card_hash(&card) != *pinned || !signed)?;
+        Misbehaviour::CardMismatch
+            .refuse_if(pinned.is_some_and(|pin| card_hash(&card) != *pin) || !signed)?;
         let tls_key = &response.tls_key;
         let vouched = card
             .verify(labels::CARD_TLS, &encode(tls_key), response.tls_signature.as_slice())
@@ -162,7 +164,7 @@ mod tests {
         let honest = response(&key);
         let pin = card_hash(&honest.signed.card);
         let check = |r: &CardResponse, spki, now| {
-            CardResponse::verify(&encode(r), &pin, &[spki; 32], now).map(|_| ())
+            CardResponse::verify(&encode(r), Some(&pin), &[spki; 32], now).map(|_| ())
         };
         assert_eq!(check(&honest, 5, 100), Ok(()));
         assert_eq!(check(&honest, 6, 100), Err(Misbehaviour::TlsKeyUnsigned));
@@ -179,7 +181,7 @@ mod tests {
         let mut bytes = encode(&honest);
         bytes.push(0);
         assert_eq!(
-            CardResponse::verify(&bytes, &pin, &[5; 32], 1),
+            CardResponse::verify(&bytes, Some(&pin), &[5; 32], 1),
             Err(Misbehaviour::ResponseMalformed)
         );
     }

@@ -57,6 +57,50 @@ pub enum Misbehaviour {
     /// SR-016: an answer is larger, smaller or of another form than the protocol allows.
     #[error("SR-016: the server's answer breaks the protocol")]
     ResponseMalformed = 16,
+    /// SR-017: a block of an account chain is left out, repeated, reordered, or of another account.
+    #[error("SR-017: a part of the account's history is missing or was changed")]
+    ChainBroken = 17,
+    /// SR-018: a block that is not signed by somebody who may do what it says.
+    #[error("SR-018: the account was changed by somebody who is not one of its devices")]
+    BlockForged = 18,
+    /// SR-019: a block does what the state before it does not allow.
+    #[error("SR-019: the account's history has a step that its rules do not allow")]
+    ActNotAllowed = 19,
+    /// SR-020: a block commits to another state than the one that follows from the chain.
+    #[error("SR-020: the account's history says of itself what does not follow from it")]
+    StateMismatch = 20,
+    /// SR-021: a chain shorter than the one that this client accepted.
+    #[error("SR-021: the server shows an older account than it showed before")]
+    ChainRolledBack = 21,
+    /// SR-022: another block at a place where this client accepted one.
+    #[error("SR-022: the server shows another account history than it showed before")]
+    ChainForked = 22,
+    /// SR-023: a key block that is not the one that the chain names.
+    #[error("SR-023: the account's key block is not the one that its devices signed")]
+    KeyBlockSwapped = 23,
+    /// SR-024: a root that is not the one that the chain commits to.
+    #[error("SR-024: the account's key is not the one that its devices signed")]
+    RootMismatch = 24,
+    /// SR-025: a seed that is not the one that the genesis commits to.
+    #[error("SR-025: the account's seed is not the one that it began with")]
+    SeedMismatch = 25,
+    /// SR-026: a head whose place in the account chain is not there, or before that of the head it
+    /// follows.
+    #[error("SR-026: the vault's head names a place in the account's history that it can't have")]
+    PlaceMismatch = 26,
+    /// SR-027: the heads that a removal was made at are not those that its block commits to.
+    #[error("SR-027: what the device that removed another had seen was changed")]
+    AnchorsMismatch = 27,
+    /// SR-028: the kit's envelope does not open under the kit.
+    #[error("SR-028: what the server keeps for this kit was changed")]
+    EnvelopeAltered = 28,
+    /// SR-029: the chain does not contain the block that the kit's envelope or the linking device
+    /// names.
+    #[error("SR-029: the account shown is older than, or not, the one that was promised")]
+    ChainNotAsPromised = 29,
+    /// SR-030: what came in a linking ceremony is not what its words were made of.
+    #[error("SR-030: the messages of the linking were changed on the way")]
+    LinkAltered = 30,
 }
 
 impl Misbehaviour {
@@ -75,7 +119,7 @@ impl Misbehaviour {
 }
 
 #[cfg(debug_assertions)]
-static SKIPPED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+static SKIPPED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 /// Returns whether the check is made. Always true in a release build, where nothing can change it.
 #[must_use]
@@ -93,6 +137,6 @@ pub fn enforced(_check: Misbehaviour) -> bool {
 /// succeeds without them. It does not exist in a release build, and nothing but tests calls it.
 #[cfg(debug_assertions)]
 pub fn danger_skip(checks: &[Misbehaviour]) {
-    let mask = checks.iter().fold(0, |mask, check| mask | 1 << check.number());
+    let mask = checks.iter().fold(0u64, |mask, check| mask | 1 << check.number());
     SKIPPED.store(mask, std::sync::atomic::Ordering::SeqCst);
 }

@@ -74,6 +74,7 @@ macro_rules! id {
     };
 }
 
+id!(AccountId, 32, 'a', "An account: the hash of its genesis.");
 id!(VaultId, 16, 'v', "A vault: the packs, indexes and snapshots under one line of keys. Random.");
 id!(SpaceId, 16, 's', "A space: all the server knows of a vault. Random.");
 id!(PackId, 32, 'p', "A pack, and the salt of its key. Random.");

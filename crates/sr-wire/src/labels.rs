@@ -12,6 +12,18 @@ macro_rules! labels {
 }
 
 labels! {
+    /// Hash that is an account's id.
+    ACCOUNT = "account-id";
+    /// Seed of the account's sealing key, from its root.
+    ACCOUNT_KEM = "account-kem";
+    /// Hash of an account's state.
+    ACCOUNT_STATE = "account-state";
+    /// What a removal commits to of the heads that its device accepts.
+    ANCHORS = "anchors";
+    /// A signature over a block of an account chain, and the block's hash.
+    BLOCK = "block";
+    /// Seed of a right on a space.
+    CAP = "cap";
     /// Hash of a server card, and what a card's signature covers.
     CARD = "card";
     /// The identity key's signature over the TLS key it serves with.
@@ -28,6 +40,8 @@ labels! {
     CREATE = "space-create";
     /// Hash that is a device's id.
     DEVICE = "device";
+    /// A new device's signature that it joins an account.
+    DEVICE_POP = "pop";
     /// Sealing key of heads.
     HEAD = "head";
     /// The server's signature over a head answer.
@@ -44,22 +58,64 @@ labels! {
     INDEX_SET = "index-set";
     /// Two bytes that catch a mistyped invite.
     INVITE_CHECK = "invite-check";
+    /// Hash of a key block.
+    KEY_BLOCK = "key-block";
     /// Checksum of the key file.
-    KEY_FILE = "key-file";
+    KEY_FILE = "keys-check";
+    /// Box around what only the root opens of a key block.
+    KEY_BLOCK_BOX = "keys-box";
+    /// HPKE box of a root.
+    KEY_BLOCK_SEAL = "keys-seal";
+    /// Box and key of a kit's envelope.
+    KIT_ENVELOPE = "kit-envelope";
+    /// A kit's name.
+    KIT_ID = "kit-id";
+    /// Box of a kit on a device that was restored from it.
+    KIT_KEPT = "kit-kept";
+    /// Where the server keeps a kit's envelope.
+    KIT_LOOKUP = "kit-lookup";
+    /// Seed of a kit's sealing key.
+    KIT_SEAL = "kit-seal";
+    /// Seed of a kit's signing key.
+    KIT_SIGN = "kit-sign";
+    /// Hash of a linking ceremony.
+    LINK = "link-transcript";
+    /// What a new device commits to.
+    LINK_COMMIT = "link-commit";
+    /// Hash and box of what a linking device has seen.
+    LINK_PINS = "link-pins";
+    /// Where two devices meet.
+    LINK_PLACE = "link-place";
+    /// The words of a linking.
+    LINK_SAS = "link-sas";
     /// Root of the members who may sign heads.
     MEMBERS = "members";
     /// Origin of a server's log, from its identity key.
     ORIGIN = "origin";
     /// Key of a pack.
     PACK = "pack";
+    /// What the chain commits to of a root.
+    ROOT_COMMIT = "root-commit";
+    /// Hash of a root record.
+    ROOT_RECORD = "root-record";
+    /// Id of the root space, from the seed.
+    ROOT_SPACE = "root-space";
     /// A capability's proof of a right over one connection.
     PROVE = "right-prove";
+    /// What the genesis commits to of the seed.
+    SEED_COMMIT = "seed-commit";
     /// Hash of the public TLS key.
     SPKI = "tls-spki";
     /// Root of a head's set of snapshots.
     SNAPSHOT_SET = "snapshot-set";
+    /// A capability's signature over the rotation of a space's keys.
+    ROTATE = "space-rotate";
     /// A capability's signature over one swap of a head.
     SWAP = "head-swap";
+    /// Key of a vault for one generation, from the root.
+    VAULT_KEY = "vault-key";
+    /// What a vault derives for life, from the seed.
+    VAULT_LIFE = "vault-life";
     /// A voucher, from an invite's token.
     VOUCHER = "voucher";
     /// What the server keeps of a voucher.

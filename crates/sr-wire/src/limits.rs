@@ -15,6 +15,16 @@ pub const SEALED_HEAD_LEN: usize = HEAD_LEN + sr_crypto::BOX_OVERHEAD;
 /// A request or response that is not a pack: the largest holds one sealed head (8 KiB) and one
 /// hybrid signature (3.3 KiB), or [`HAVE_MAX`] pack ids.
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Heads in one answer.
+pub const HEADS_PER_MESSAGE: usize = 7;
+/// An envelope of a recovery kit.
+pub const ENVELOPE_LEN_MAX: usize = 4096;
+/// One message of a linking ceremony: the pins of 16 spaces.
+pub const LINK_MESSAGE_LEN_MAX: usize = 60 * 1024;
+/// Messages of a linking ceremony.
+pub const LINK_MESSAGES_MAX: u8 = 8;
+/// Linking ceremonies that the server holds at once.
+pub const LINKS_MAX: usize = 256;
 /// Pack ids asked for in one request: 1,024 of 32 bytes fit in a message.
 pub const HAVE_MAX: usize = 1024;
 /// Streams of one connection that the server serves at once.
@@ -31,3 +41,14 @@ pub const PACKS_PER_SPACE_MAX: u64 = 1 << 20;
 pub const BYTES_PER_SPACE_MAX: u64 = 1 << 42;
 /// Spaces of one server: a row is under 200 bytes, so 2^24 spaces are under 4 GiB.
 pub const SPACES_MAX: u64 = 1 << 24;
+/// A block of an account chain: the largest, a policy with two keys and two signatures, has under
+/// 15 KiB.
+pub const BLOCK_LEN_MAX: usize = 20 * 1024;
+/// Live devices of an account.
+pub const DEVICES_MAX: usize = 24;
+/// Generations of an account's key: a key block holds all roots before.
+pub const GENERATIONS_MAX: u32 = 4096;
+/// A key block: 26 boxes of 1.2 KiB, 4,096 roots of 32 bytes, and the anchors of 256 spaces.
+pub const KEY_BLOCK_LEN_MAX: usize = 192 * 1024;
+/// A request or answer about an account: a key block and a few blocks.
+pub const ACCOUNT_MESSAGE_LEN_MAX: usize = 256 * 1024;

@@ -23,6 +23,8 @@ pub enum Right {
 /// before there is a recovery kit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct SpaceKeys {
+    /// Generation of the account key that append and prune are derived from.
+    pub generation: u32,
     /// Key of [`Right::Read`].
     pub read: [u8; CAPABILITY_KEY_LEN],
     /// Key of [`Right::Append`].
@@ -86,5 +88,15 @@ pub fn swap_bytes(binding: &[u8; 32], counter: u64, head: &SealedHead) -> Vec<u8
     let mut bytes = binding.to_vec();
     bytes.extend_from_slice(&counter.to_be_bytes());
     bytes.extend_from_slice(&hash(labels::SWAP, &[&encode(head)]));
+    bytes
+}
+
+/// Returns what the prune or owner key signs for one rotation: `binding ‖ counter ‖ space ‖ keys`.
+#[must_use]
+pub fn rotate_bytes(binding: &[u8; 32], counter: u64, space: SpaceId, keys: &SpaceKeys) -> Vec<u8> {
+    let mut bytes = binding.to_vec();
+    bytes.extend_from_slice(&counter.to_be_bytes());
+    bytes.extend_from_slice(&encode(&space));
+    bytes.extend_from_slice(&encode(keys));
     bytes
 }

@@ -59,6 +59,9 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Link, list, name and take out devices
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Try everything on this machine, and play the operator
     ///
     /// Runs a server and a client with throw-away keys, backs up a sample, or DIR, restores it, and
@@ -75,10 +78,6 @@ pub(crate) enum Command {
     Join {
         /// The line that `strongroom server up` printed; `-` reads it from standard input
         invite: String,
-        /// Use a copy of another profile's key file: its backup can then be restored here. The first
-        /// state that the server shows is taken on its word
-        #[arg(long, value_name = "FILE")]
-        key_file: Option<PathBuf>,
         /// Your name, for your own eyes only
         #[arg(long, value_name = "N")]
         name: Option<String>,
@@ -90,6 +89,9 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// Make, try and use the recovery kit
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
     /// Run a server
     #[cfg(feature = "server")]
     #[command(subcommand)]
@@ -144,6 +146,86 @@ pub(crate) enum BackupCommand {
         /// Read all of it back, not only the lists
         #[arg(long)]
         read_data: bool,
+    },
+}
+
+/// `device …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// Show where the account's history is, which this device has verified from its first step on
+    Chain {
+        /// Verify it, as is done every time
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Link a new device
+    ///
+    /// On the new one: `device link --server HOST:PORT`, which shows a code. On one that you have:
+    /// `device link CODE`. Both then show words to type on the other.
+    Link {
+        /// The code that the new device shows
+        #[arg(conflicts_with = "server")]
+        code: Option<String>,
+        /// On the new device: where the server is
+        #[arg(long, value_name = "HOST:PORT")]
+        server: Option<String>,
+        /// On the new device: its name; the host name unless given
+        #[arg(long, value_name = "D")]
+        device_name: Option<String>,
+    },
+    /// List the devices of your account
+    Ls,
+    /// Give a device a name
+    Rename {
+        /// Its name, or the beginning of its id
+        device: String,
+        /// The new name
+        name: String,
+    },
+    /// Take a device out: a stolen laptop reads nothing new and writes nothing
+    Revoke {
+        /// Its name, or the beginning of its id
+        device: String,
+    },
+    /// List all devices that there ever were
+    Show,
+}
+
+/// `recovery …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecoveryCommand {
+    /// Try your kit, as a restore would use it
+    Drill,
+    /// Make a recovery kit: one page that brings everything back when every device is gone
+    Kit {
+        /// Show it on the terminal, to be printed or copied by hand; so it is without --pdf
+        #[arg(long)]
+        print: bool,
+        /// Write it as one page of PDF, readable by you only
+        #[arg(long, value_name = "FILE", conflicts_with = "print")]
+        pdf: Option<PathBuf>,
+        /// The old kit is lost: the new one counts after a wait
+        #[arg(long)]
+        without_old: bool,
+    },
+    /// List what waits, and could be stopped: recoveries, and changes without the kit
+    Requests,
+    /// Bring everything back from the kit's page
+    Restore {
+        /// Where the server is; it is on the page
+        #[arg(long, value_name = "HOST:PORT")]
+        server: String,
+        /// The name of this device; the host name unless given
+        #[arg(long, value_name = "D")]
+        device_name: Option<String>,
+        /// A device that was stolen: it can't stop the recovery, and is taken out by it
+        #[arg(long, value_name = "DEVICE")]
+        stolen: Option<String>,
+    },
+    /// Stop something that waits
+    Veto {
+        /// Its number, from `recovery requests`
+        number: u64,
     },
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     /// Done in part.
     pub(crate) const PARTLY: u8 = 3;
+    /// A person is needed: input, or a wait that others may end.
+    pub(crate) const NEEDS_PERSON: u8 = 4;
     /// Not found.
     pub(crate) const NOT_FOUND: u8 = 5;
     /// Not in this state.
@@ -29,6 +31,8 @@ pub(crate) mod exit {
     pub(crate) const SECURITY: u8 = 30;
     /// Local state damaged.
     pub(crate) const STATE: u8 = 40;
+    /// Wrong recovery kit, code or words.
+    pub(crate) const WRONG_KIT: u8 = 41;
     /// Interrupted; the same command goes on.
     pub(crate) const INTERRUPTED: u8 = 130;
 }
@@ -65,6 +69,28 @@ impl Failure {
         }
     }
 
+    pub(crate) fn needs_a_person(title: &str) -> Self {
+        Self {
+            code: "NEEDS_PERSON",
+            exit: exit::NEEDS_PERSON,
+            title: title.to_owned(),
+            meaning: "This command asks a person something.",
+            did: NOTHING_DONE,
+            next: vec!["Run it on a terminal.".into()],
+        }
+    }
+
+    pub(crate) fn kit_mistyped(error: &sr_client::CodeError) -> Self {
+        Self {
+            code: "KIT_MISTYPED",
+            exit: exit::WRONG_KIT,
+            title: error.to_string(),
+            meaning: "The two check characters do not fit the others.",
+            did: "Nothing was sent.",
+            next: vec!["Compare each group with the page, and run the command again.".into()],
+        }
+    }
+
     #[cfg(feature = "server")]
     pub(crate) fn failed(title: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
@@ -82,7 +108,15 @@ impl Failure {
             matches!(misbehaviour, Misbehaviour::HeadRolledBack | Misbehaviour::HeadForked);
         let other_server =
             matches!(misbehaviour, Misbehaviour::CardMismatch | Misbehaviour::TlsKeyUnsigned);
-        let (meaning, next) = if rolled_back {
+        let account = (Misbehaviour::ChainBroken.number()..=Misbehaviour::LinkAltered.number())
+            .contains(&misbehaviour.number());
+        let (meaning, next) = if account {
+            (
+                "The account that the server shows is not the one that your devices have signed.",
+                "Ask the operator what happened, over another channel, and compare `strongroom device \
+                 chain` on your other devices. Nothing was encrypted to a key from there.",
+            )
+        } else if rolled_back {
             (
                 "The server withholds your newest snapshots: its disk was put back to an older \
                  state, by accident or on purpose.",
@@ -152,6 +186,85 @@ impl From<ClientError> for Failure {
                 "A profile belongs to one server and one set of keys.",
                 NOTHING_DONE,
                 "For another server, use another profile: `strongroom --profile NAME join …`.",
+            ),
+            ClientError::DeviceRemoved => make(
+                "DEVICE_REMOVED",
+                exit::CONFLICT,
+                "Another device of the account has taken this one out. What was stored since can't be \
+                 read here.",
+                "Nothing was sent.",
+                "If that was not you, look at your other devices. Else link this one anew, in a new \
+                 profile.",
+            ),
+            ClientError::KitReplaced { when_s } => make(
+                "KIT_REPLACED",
+                exit::WRONG_KIT,
+                "A newer kit is in force; this page opens nothing any more.",
+                "Nothing was released.",
+                &format!("Look for the page that was made on {}.", crate::output::time(when_s)),
+            ),
+            ClientError::KitWrong { expected } => make(
+                "KIT_WRONG",
+                exit::WRONG_KIT,
+                "The characters are those of a kit, but not of one that counts here.",
+                "Nothing was released.",
+                &expected.map_or_else(
+                    || "Check the server's address and the kit's id on the page.".to_owned(),
+                    |id| format!("The kit in force is {id}: look for the page with that id."),
+                ),
+            ),
+            ClientError::LinkCode | ClientError::LinkExpired => make(
+                "LINK_CODE",
+                exit::WRONG_KIT,
+                "A code is shown by the new device, counts once, and for ten minutes. It is typed on the \
+                 old device, never the other way round.",
+                NOTHING_DONE,
+                "Begin again on the new device: `strongroom device link --server HOST:PORT`.",
+            ),
+            ClientError::LinkLocked { .. } => make(
+                "LINK_LOCKED",
+                exit::CONFLICT,
+                "Somebody may be trying to link a device of theirs.",
+                NOTHING_DONE,
+                "Wait for an hour; then let nobody but yourself tell you codes and words.",
+            ),
+            ClientError::OldKitNeeded => make(
+                "OLD_KIT_NEEDED",
+                exit::CONFLICT,
+                "Else a thief of a device could replace your kit by theirs.",
+                NOTHING_DONE,
+                "Have the old page at hand, or use `strongroom recovery kit --without-old`.",
+            ),
+            ClientError::Overtaken => make(
+                "OVERTAKEN",
+                exit::CONFLICT,
+                "The account moved on while this was being done.",
+                NOTHING_DONE,
+                "Run the same command again.",
+            ),
+            ClientError::OwnDevice => make(
+                "OWN_DEVICE",
+                exit::CONFLICT,
+                "Who takes a device out makes the next key, which that device must not know.",
+                NOTHING_DONE,
+                "Run it on another device of your account, or by the kit on a new one.",
+            ),
+            ClientError::RecoveryWaits { .. } => make(
+                "RECOVERY_WAITS",
+                exit::NEEDS_PERSON,
+                "A device that was restored from the kit reads at once; acting waits, so that your \
+                 other devices could stop a thief.",
+                NOTHING_DONE,
+                "`strongroom recovery requests` says from when on. If it was stopped, or never begun: \
+                 `strongroom recovery restore`.",
+            ),
+            ClientError::WrongWords => make(
+                "WRONG_WORDS",
+                exit::WRONG_KIT,
+                "A word was mistyped, or somebody stands between the two devices.",
+                "The attempt is ended. If the other device says that it has added this one, take it out \
+                 there.",
+                "Begin again on the new device: `strongroom device link --server HOST:PORT`.",
             ),
             ClientError::FolderAmbiguous => make(
                 "FOLDER_AMBIGUOUS",
@@ -277,6 +390,20 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::SignerUnknown => "SIGNER_UNKNOWN",
         Misbehaviour::ObjectMalformed => "OBJECT_MALFORMED",
         Misbehaviour::ResponseMalformed => "RESPONSE_MALFORMED",
+        Misbehaviour::ChainBroken => "CHAIN_BROKEN",
+        Misbehaviour::BlockForged => "BLOCK_FORGED",
+        Misbehaviour::ActNotAllowed => "ACT_NOT_ALLOWED",
+        Misbehaviour::StateMismatch => "STATE_MISMATCH",
+        Misbehaviour::ChainRolledBack => "CHAIN_ROLLED_BACK",
+        Misbehaviour::ChainForked => "CHAIN_FORKED",
+        Misbehaviour::KeyBlockSwapped => "KEY_BLOCK_SWAPPED",
+        Misbehaviour::RootMismatch => "ROOT_MISMATCH",
+        Misbehaviour::SeedMismatch => "SEED_MISMATCH",
+        Misbehaviour::PlaceMismatch => "PLACE_MISMATCH",
+        Misbehaviour::AnchorsMismatch => "ANCHORS_MISMATCH",
+        Misbehaviour::EnvelopeAltered => "ENVELOPE_ALTERED",
+        Misbehaviour::ChainNotAsPromised => "CHAIN_NOT_AS_PROMISED",
+        Misbehaviour::LinkAltered => "LINK_ALTERED",
         _ => "MISBEHAVIOUR",
     }
 }

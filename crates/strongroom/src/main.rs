@@ -4,12 +4,16 @@
 //! contract; `docs/errors.md` lists both.
 
 mod args;
+mod ask;
 mod backup;
 #[cfg(feature = "server")]
 mod demo;
+mod device;
 mod failure;
 mod interrupt;
+mod kit_page;
 mod output;
+mod recovery;
 #[cfg(feature = "server")]
 mod server;
 mod status;
@@ -53,10 +57,11 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         }
         #[cfg(feature = "server")]
         Command::Demo { dir } => demo::run(output, dir.as_deref()),
-        Command::Join { invite, key_file, name, device_name } => {
-            let names = (name.as_deref(), device_name.as_deref());
-            status::join(args, invite, key_file.as_deref(), names)
+        Command::Device(command) => device::run(args, output, command),
+        Command::Join { invite, name, device_name } => {
+            status::join(args, invite, name.as_deref(), device_name.as_deref())
         }
+        Command::Recovery(command) => recovery::run(args, output, command),
         #[cfg(feature = "server")]
         Command::Operator(args::OperatorCommand::Disclose { data, .. }) => {
             server::disclose(data.as_deref())

@@ -53,6 +53,11 @@ impl Output {
         }
     }
 
+    /// Writes to stderr what a person must see to go on, whatever was asked for.
+    pub(crate) fn tell(&self, line: &str) {
+        write_lines(&mut io::stderr().lock(), line);
+    }
+
     /// Prints the result and returns the exit code.
     pub(crate) fn finish(&self, result: Result<Done, Failure>) -> ExitCode {
         match result {

@@ -1,9 +1,9 @@
 //! `join` and `status`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
-use sr_client::{Client, Clock, Keys, profile_dir};
+use sr_client::{Client, Clock, Status, profile_dir};
 use sr_wire::Invite;
 
 use crate::{
@@ -38,11 +38,16 @@ pub(crate) fn client(args: &Args) -> Result<Client, Failure> {
     Ok(Client::open(&dir(args)?, clock())?)
 }
 
+/// Returns the name that a device has unless it is given one.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 pub(crate) fn join(
     args: &Args,
     invite: &str,
-    key_file: Option<&Path>,
-    (name, device_name): (Option<&str>, Option<&str>),
+    name: Option<&str>,
+    device_name: Option<&str>,
 ) -> Result<Done, Failure> {
     let mut line = invite.to_owned();
     if invite == "-" {
@@ -53,43 +58,26 @@ pub(crate) fn join(
     let invite: Invite = line.parse().map_err(|error: sr_wire::InviteError| {
         Failure::usage(error.to_string(), "Copy the whole line that the server printed.")
     })?;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let device = device_name.map_or(host, str::to_owned);
-    let keys = key_file.map(read_keys).transpose()?;
-    let is_copy = keys.is_some();
-    let client = Client::join(&dir(args)?, &invite, name, &device, keys, clock())?;
-    let key_file = client.key_file();
-    let server = format!("ok  the server at {} is the one that the invite names", invite.address);
-    let text = if is_copy {
-        format!(
-            "{server}\n\
-             ok  the keys were copied. The first state that the server shows is taken on its word: \
-             look at\n    the date of the newest snapshot, and whether it is the one you remember.\n\
-             !   Use these keys on one device only: stop using the old one.\n\
-             Next: strongroom backup snapshots"
-        )
-    } else {
-        format!(
-            "{server}\n\
-             ok  the keys of this device, {}, are in {}\n\
-             !   Keep a copy of that file in a safe place. With it and an invite, your backup can be \
-             restored on\n    another device (join --key-file); without it, nobody, the operator \
-             included, can bring it back.\n\
-             Next: strongroom backup add PATH",
-            printable(&device),
-            key_file.display(),
-        )
-    };
-    Ok(Done::new(text, json!({ "server": invite.address, "device": device, "key_file": key_file })))
-}
-
-fn read_keys(path: &Path) -> Result<Keys, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        Failure::usage(format!("{}: {error}", path.display()), "Name a copy of a key file.")
-    })?;
-    Keys::from_file(&zeroize::Zeroizing::new(bytes)).map_err(|error| {
-        Failure::usage(format!("{}: {error}", path.display()), "Name a copy of a key file.")
-    })
+    let device = device_name.map_or_else(host_name, str::to_owned);
+    let mut client = Client::join(&dir(args)?, &invite, name, &device, clock())?;
+    let chain = client.chain()?;
+    let text = format!(
+        "ok  the server at {} is the one that the invite names\n\
+         ok  the keys of this device, {}, are made; they never leave it\n\
+         ok  your account is made, and this is its only device\n\
+         !   There is no recovery kit: if this device breaks, everything is lost, and nobody, the \
+         operator included,\n    can bring it back. Make one: strongroom recovery kit\n\
+         Next: strongroom backup add PATH",
+        invite.address,
+        printable(&device),
+    );
+    let data = json!({
+        "server": invite.address,
+        "device": device,
+        "account": chain.account.to_string(),
+        "key_file": client.key_file(),
+    });
+    Ok(Done::new(text, data))
 }
 
 pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
@@ -101,12 +89,9 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     }
     text.push_str(&format!("Server      {} ({name})\n", status.server));
     text.push_str(&format!("Device      {}\n", printable(&status.device)));
-    text.push_str(&format!(
-        "Keys        {}, without a passphrase\n            Keep a copy of this file in a safe place: \
-         without it, a lost device is a\n            lost backup. There is no recovery kit yet: whoever steals this \
-         device can take\n            the backup from you.\n",
-        status.key_file.display()
-    ));
+    text.push_str(&format!("Account     {}\n", account_line(&status)));
+    text.push_str(&format!("Keys        {}, without a passphrase\n", status.key_file.display()));
+    text.push_str(&format!("Kit         {}\n", kit_line(&status)));
     let folders = status.folders.len() as u64;
     text.push_str(&format!("Folders     {}\n", plural(folders, "folder")));
     let snapshots = status.snapshots.map(|n| plural(n, "snapshot"));
@@ -117,6 +102,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     ));
     let mut warnings = Vec::new();
     warnings.extend(status.unreachable.clone());
+    warnings.extend(kit_warning(&status));
     let is_old = status.newest_s.is_none_or(|newest| status.now_s.saturating_sub(newest) > OLD_S);
     if is_old {
         warnings.push(match status.newest_s {
@@ -143,11 +129,51 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "device": status.device,
         "key_file": status.key_file,
         "passphrase": false,
-        "recovery_kit": false,
+        "account": status.account.to_string(),
+        "account_seq": status.account_seq,
+        "devices": status.devices,
+        "recovery_kit": status.has_kit,
+        "kit": status.kit.as_ref().map(|kit| kit.id.clone()),
+        "kit_checked_s": status.kit.as_ref().map(|kit| kit.checked_s),
         "folders": status.folders,
         "snapshots": status.snapshots,
         "newest_snapshot_s": status.newest_s,
         "is_old": is_old,
     });
     Ok(Done::new(text, data).with_warnings(warnings, code))
+}
+
+/// A kit that was not tried for this long is spoken of.
+const DRILL_S: u64 = 90 * 86_400;
+
+fn account_line(status: &Status) -> String {
+    let account = status.account.to_string();
+    format!(
+        "{}, {} at change {}",
+        &account[..9],
+        plural(status.devices, "device"),
+        status.account_seq
+    )
+}
+
+fn kit_line(status: &Status) -> String {
+    match (&status.kit, status.has_kit) {
+        (Some(kit), true) => format!("{}, last tried {}", kit.id, time(kit.checked_s)),
+        (None, true) => "there is one".into(),
+        (_, false) => {
+            "none: a lost device may be a lost backup, and whoever steals one can take it \
+                       from you"
+                .into()
+        }
+    }
+}
+
+fn kit_warning(status: &Status) -> Option<String> {
+    if !status.has_kit {
+        return Some("there is no recovery kit; run `strongroom recovery kit`".into());
+    }
+    let checked_s = status.kit.as_ref()?.checked_s;
+    (status.now_s.saturating_sub(checked_s) > DRILL_S).then(|| {
+        "the recovery kit was not tried for 90 days; run `strongroom recovery drill`".into()
+    })
 }

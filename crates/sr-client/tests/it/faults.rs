@@ -9,23 +9,27 @@ use crate::world::{World, assert_same_tree, clock, noise};
 
 /// Forgets that the head was answered, as a crash right before that would.
 fn forget_answer(world: &World, accepted_before: Option<&[u8]>) {
+    let (space, head) = (world.insider().vault.space(), world.stored_head());
     let database = Connection::open(world.profile().join("state.db")).expect("opens");
-    let head: Vec<u8> = database
-        .query_row("SELECT value FROM state WHERE key = 'head'", [], |row| row.get(0))
-        .expect("head");
-    database.execute("INSERT OR REPLACE INTO state VALUES ('sent', ?1)", [head]).expect("runs");
-    match accepted_before {
-        Some(before) => database
-            .execute("UPDATE state SET value = ?1 WHERE key = 'head'", [before])
-            .expect("runs"),
-        None => database.execute("DELETE FROM state WHERE key = 'head'", []).expect("runs"),
+    let set = |key: String, value: &[u8]| {
+        let row = rusqlite::params![key, value];
+        database.execute("INSERT OR REPLACE INTO state VALUES (?1, ?2)", row).expect("runs");
     };
+    set(format!("sent/{space}"), &sr_wire::encode(&head));
+    match accepted_before {
+        Some(before) => set(format!("head/{space}"), before),
+        None => {
+            let key = format!("head/{space}");
+            database.execute("DELETE FROM state WHERE key = ?1", [key]).expect("runs");
+        }
+    }
 }
 
 fn accepted(world: &World) -> Vec<u8> {
+    let key = format!("head/{}", world.insider().vault.space());
     let database = Connection::open(world.profile().join("state.db")).expect("opens");
     database
-        .query_row("SELECT value FROM state WHERE key = 'head'", [], |row| row.get(0))
+        .query_row("SELECT value FROM state WHERE key = ?1", [key], |row| row.get(0))
         .expect("head")
 }
 
@@ -56,8 +60,9 @@ fn a_head_that_never_arrived_is_sent_again() {
     world.backup();
     forget_answer(&world, Some(&first));
     // The server never got it either.
-    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
-    database.execute("UPDATE heads SET head = ?1", [&first]).expect("runs");
+    let space = world.insider().vault.space();
+    let statement = "DELETE FROM heads WHERE space = ?1 AND seq = 2";
+    assert_eq!(world.database().execute(statement, [space.0]).expect("runs"), 1);
     assert_eq!(world.snapshots().len(), 2);
     world.restore("latest", None);
     assert_eq!(fs::read(world.target().join("a")).expect("reads"), b"2");
@@ -253,41 +258,6 @@ fn damaged_lists_are_written_anew_too() {
 }
 
 #[test]
-fn a_copy_of_the_key_file_restores_on_another_device() {
-    let _guard =
-        crate::attacks::ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut world = World::new();
-    world.write("a", noise(1, 500_000));
-    world.backup();
-    let keys = || {
-        let bytes = fs::read(world.profile().join("keys")).expect("reads");
-        Some(sr_client::Keys::from_file(&bytes).expect("parses"))
-    };
-    let copied = keys();
-    let again = keys();
-    let invite = world.invite();
-    let other = world.dir.path().join("other");
-    let mut client = Client::join(&other, &invite, None, "new", copied, clock()).expect("joins");
-    let target = Target::Folder(world.target());
-    client.restore("latest", None, &target, &Progress::default()).expect("restores");
-    assert_same_tree(&world.folder(), &world.target());
-    // It goes on from there, and from there on it takes no older state.
-    client.add_folder(&world.folder()).expect("adds");
-    let stored_head = |world: &World| -> Vec<u8> {
-        let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
-        database.query_row("SELECT head FROM heads", [], |row| row.get(0)).expect("head")
-    };
-    let old = stored_head(&world);
-    client.backup(None, &Progress::default()).expect("backs up");
-    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
-    database.execute("UPDATE heads SET head = ?1", [old]).expect("runs");
-    assert!(matches!(client.snapshots(), Err(ClientError::Misbehaviour(_))));
-    drop(client);
-    let refused = Client::join(&other, &invite, None, "new", again, clock());
-    assert!(matches!(refused, Err(ClientError::AlreadyJoined)));
-}
-
-#[test]
 fn a_key_file_that_was_moved_away_is_asked_for_and_nothing_is_deleted() {
     let mut world = World::new();
     world.write("a", "a");
@@ -295,7 +265,7 @@ fn a_key_file_that_was_moved_away_is_asked_for_and_nothing_is_deleted() {
     let moved = world.dir.path().join("moved");
     fs::rename(world.profile().join("keys"), &moved).expect("moves");
     let invite = world.invite();
-    let joined = Client::join(&world.profile(), &invite, None, "x", None, clock());
+    let joined = Client::join(&world.profile(), &invite, None, "x", clock());
     assert!(matches!(joined, Err(ClientError::Keys(_))), "{joined:?}");
     fs::rename(&moved, world.profile().join("keys")).expect("moves back");
     assert_eq!(world.snapshots().len(), 1);
@@ -308,11 +278,11 @@ fn a_new_invite_of_the_same_server_is_taken_over() {
     world.backup();
     let mut invite = world.invite();
     invite.address = invite.address.replace("127.0.0.1", "localhost");
-    let joined = Client::join(&world.profile(), &invite, None, "x", None, clock());
+    let joined = Client::join(&world.profile(), &invite, None, "x", clock());
     assert_eq!(joined.expect("takes over").server().expect("address"), invite.address);
     assert_eq!(world.snapshots().len(), 1);
     invite.card_hash = [1; 32];
-    let joined = Client::join(&world.profile(), &invite, None, "x", None, clock());
+    let joined = Client::join(&world.profile(), &invite, None, "x", clock());
     assert!(matches!(joined, Err(ClientError::AlreadyJoined)), "{joined:?}");
 }
 
@@ -338,19 +308,6 @@ fn a_damaged_index_costs_what_only_it_knows() {
     world.backup();
     assert_eq!(world.restore("latest", None).refused.len(), 0);
     assert_same_tree(&world.folder(), &world.target());
-}
-
-#[test]
-fn a_key_file_on_a_server_that_never_saw_it_is_no_attack() {
-    let mut world = World::bare();
-    let invite = world.invite();
-    let first = world.dir.path().join("first");
-    Client::join(&first, &invite, None, "d", None, clock()).expect("joins");
-    let bytes = fs::read(first.join("keys")).expect("reads");
-    let keys = sr_client::Keys::from_file(&bytes).expect("parses");
-    let second = world.dir.path().join("second");
-    let mut client = Client::join(&second, &invite, None, "d", Some(keys), clock()).expect("joins");
-    assert!(matches!(client.snapshots(), Err(ClientError::NotFound(_))));
 }
 
 fn flip(path: &Path) {
@@ -402,41 +359,20 @@ fn a_check_does_not_trust_the_cache() {
     assert!(!report.lists_damaged && report.is_whole(), "{report:?}");
 }
 
-/// A copied key file goes on from a state that its device signed, never from an emptied space.
-#[test]
-fn a_copied_key_file_does_not_take_an_empty_space_for_its_own() {
-    let mut world = World::new();
-    world.write("a", "a");
-    world.backup();
-    let bytes = fs::read(world.profile().join("keys")).expect("reads");
-    let keys = sr_client::Keys::from_file(&bytes).expect("parses");
-    let invite = world.invite();
-    let other = world.dir.path().join("other");
-    let mut client = Client::join(&other, &invite, None, "d", Some(keys), clock()).expect("joins");
-    let database = Connection::open(world.data().join("strongroom.db")).expect("opens");
-    let head: Vec<u8> =
-        database.query_row("SELECT head FROM heads", [], |row| row.get(0)).expect("head");
-    database.execute("DELETE FROM heads", []).expect("runs");
-    assert!(matches!(client.snapshots(), Err(ClientError::NotFound(_))));
-    let space = fs::read(world.profile().join("keys")).expect("reads")[64..80].to_vec();
-    database.execute("INSERT INTO heads VALUES (?1, ?2)", [space, head]).expect("runs");
-    assert_eq!(client.snapshots().expect("lists").len(), 1);
-}
-
 #[test]
 fn a_server_without_its_records_deletes_nothing() {
     let mut world = World::new();
     world.write("a", "a");
     world.backup();
     world.stop();
-    let packs = world.packs();
+    let packs = world.all_packs();
     let database = world.data().join("strongroom.db");
     let aside = world.dir.path().join("aside");
     fs::rename(&database, &aside).expect("moves");
     let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
     let opened = sr_server::DataDir::open(&world.data(), &mut rng);
     assert!(matches!(opened, Err(sr_server::DataError::Database)));
-    assert_eq!(world.packs(), packs);
+    assert_eq!(world.all_packs(), packs);
     fs::rename(&aside, &database).expect("moves back");
     world.start();
     assert_eq!(world.snapshots().len(), 1);

@@ -61,7 +61,7 @@ fn answers_of_a_wrong_form_or_size_are_refused() {
         let dir = tempfile::tempdir().expect("dir");
         let profile = dir.path().join("profile");
         let invite = Invite { address: "h:1".into(), card_hash: [0; 32], token: [0; 16] };
-        let joined = Client::join_by(&profile, &invite, None, "d", None, clock(), &dialer);
+        let joined = Client::join_by(&profile, &invite, None, "d", clock(), &dialer);
         assert!(
             matches!(joined, Err(ClientError::Misbehaviour(Misbehaviour::ResponseMalformed))),
             "{status}: {joined:?}"

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that fails panics")]
 
+mod accounts;
 mod attacks;
 mod backup;
 mod faults;

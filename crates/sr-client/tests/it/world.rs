@@ -7,8 +7,11 @@ use std::{
 };
 
 use sr_client::{Client, Progress, RestoreReport, SnapshotInfo, Target};
+use sr_keys::{DeviceKeys, KeyBlock, RootRecord, VaultKeys};
 use sr_server::{DataDir, Server, TlsListener, add_invite};
 use sr_store::Caps;
+use sr_trust::{Account, Block, Verified};
+use sr_wire::{AccountId, SealedHead};
 use tokio::runtime::Runtime;
 
 pub(crate) fn clock() -> Arc<dyn Fn() -> u64 + Send + Sync> {
@@ -29,7 +32,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self::bare();
         let invite = world.invite();
-        Client::join(&world.profile(), &invite, None, "laptop", None, clock()).expect("joins");
+        Client::join(&world.profile(), &invite, None, "laptop", clock()).expect("joins");
         fs::create_dir(world.folder()).expect("makes");
         world.client().add_folder(&world.folder()).expect("adds");
         world
@@ -127,8 +130,24 @@ impl World {
             .1
     }
 
-    /// The files of the server that hold packs, the biggest first.
+    /// The files of the server that hold the vault's packs, the biggest first.
     pub(crate) fn packs(&self) -> Vec<PathBuf> {
+        let space = self.insider().vault.space();
+        let database = self.database();
+        let mut query =
+            database.prepare("SELECT pack FROM packs WHERE space != ?1").expect("query");
+        let others: Vec<String> = query
+            .query_map([space.0], |row| Ok(sr_wire::PackId(row.get(0)?).to_string()))
+            .expect("packs")
+            .map(|id| id.expect("id"))
+            .collect();
+        let mut packs = self.all_packs();
+        packs.retain(|path| !others.iter().any(|id| path.ends_with(id)));
+        packs
+    }
+
+    /// The files of the server that hold packs of any space, the biggest first.
+    pub(crate) fn all_packs(&self) -> Vec<PathBuf> {
         let mut packs = Vec::new();
         for folder in fs::read_dir(self.data().join("packs")).expect("dir").flatten() {
             packs.extend(fs::read_dir(folder.path()).expect("dir").flatten().map(|f| f.path()));
@@ -137,6 +156,75 @@ impl World {
             (std::cmp::Reverse(fs::metadata(path).expect("file").len()), path.clone())
         });
         packs
+    }
+}
+
+/// What a device of the account knows: for attacks by somebody who has its disk.
+pub(crate) struct Insider {
+    pub(crate) device: DeviceKeys,
+    pub(crate) account: Verified<Account>,
+    pub(crate) vault: VaultKeys,
+}
+
+impl Insider {
+    pub(crate) fn of(profile: &Path) -> Self {
+        let device = DeviceKeys::from_file(&fs::read(profile.join("keys")).expect("reads"));
+        let device = device.expect("parses");
+        let database = rusqlite::Connection::open(profile.join("state.db")).expect("opens");
+        let value = |key: &str| -> Vec<u8> {
+            let query = "SELECT value FROM state WHERE key = ?1";
+            database.query_row(query, [key], |row| row.get(0)).expect("has it")
+        };
+        let mut query = database.prepare("SELECT block FROM blocks ORDER BY seq").expect("query");
+        let blocks: Vec<Block> = query
+            .query_map([], |row| row.get::<_, Vec<u8>>(0))
+            .expect("blocks")
+            .map(|block| Block::parse(&block.expect("block")).expect("parses"))
+            .collect();
+        let id = AccountId::from_slice(&value("account")).expect("id");
+        let account = Verified::verify(id, &blocks).expect("verifies");
+        let key_block = value("key-block");
+        let secrets = KeyBlock::open(&key_block, &account, device.id(), &device.sealing());
+        let record = RootRecord::parse(&value("record")).expect("parses");
+        let entry = &record.vaults[0];
+        let vault = secrets.expect("opens").vault(entry.vault, entry.space);
+        Self { device, account, vault }
+    }
+}
+
+impl World {
+    pub(crate) fn insider(&self) -> Insider {
+        Insider::of(&self.profile())
+    }
+
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.data().join("strongroom.db")).expect("opens")
+    }
+
+    /// The newest head of the vault, as the server has it.
+    pub(crate) fn stored_head(&self) -> SealedHead {
+        let query = "SELECT head FROM heads WHERE space = ?1 ORDER BY seq DESC LIMIT 1";
+        let space = self.insider().vault.space();
+        let head: Vec<u8> =
+            self.database().query_row(query, [space.0], |row| row.get(0)).expect("has a head");
+        sr_wire::decode("head", &head, head.len()).expect("decodes")
+    }
+
+    /// Makes `head` the newest of the vault, and forgets what comes after its place.
+    pub(crate) fn show_head(&self, head: &SealedHead) {
+        let (space, database) = (self.insider().vault.space(), self.database());
+        database
+            .execute(
+                "DELETE FROM heads WHERE space = ?1 AND seq >= ?2",
+                rusqlite::params![space.0, head.seq],
+            )
+            .expect("deletes");
+        database
+            .execute(
+                "INSERT INTO heads VALUES (?1, ?2, ?3)",
+                rusqlite::params![space.0, head.seq, sr_wire::encode(head)],
+            )
+            .expect("inserts");
     }
 }
 

@@ -105,7 +105,13 @@ fn key(byte: u8) -> CapabilityKey {
 
 fn keys() -> SpaceKeys {
     let public = |byte| key(byte).public_key();
-    SpaceKeys { read: public(1), append: public(2), prune: public(3), owner: [0; 32] }
+    SpaceKeys {
+        generation: 1,
+        read: public(1),
+        append: public(2),
+        prune: public(3),
+        owner: [0; 32],
+    }
 }
 
 fn head(seq: u64) -> SealedHead {

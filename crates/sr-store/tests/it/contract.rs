@@ -8,7 +8,7 @@ use sr_store::{
 use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
 
 const KEYS: SpaceKeys =
-    SpaceKeys { read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
+    SpaceKeys { generation: 1, read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
 
 fn space(byte: u8) -> SpaceId {
     SpaceId([byte; 16])

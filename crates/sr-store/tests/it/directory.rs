@@ -6,7 +6,7 @@ use sr_store::{BlobStore, Caps, Files, MetaStore, Sqlite, StoreError, disclose};
 use sr_wire::{PackId, SpaceId, SpaceKeys};
 
 const KEYS: SpaceKeys =
-    SpaceKeys { read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
+    SpaceKeys { generation: 1, read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
 
 #[test]
 fn records_outlive_the_process() {

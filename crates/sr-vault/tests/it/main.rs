@@ -2,5 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that fails panics")]
 
+mod heads;
+mod house;
 mod make;
 mod vectors;

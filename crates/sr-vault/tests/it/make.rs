@@ -11,12 +11,15 @@ use sr_vault::{
     head::{HeadPlace, NewHead},
     index::{Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, Manifest, Snapshot},
-    pack::PackBuilder,
+    pack::{PackBuilder, PackSeal},
     tree::{self, Content, Node},
 };
 use sr_wire::{Card, CardResponse, Invite, PackId, SealedHead, SignedCard, TlsKey, encode, labels};
 
-use crate::vectors::{accepts, dir, keys};
+use crate::{
+    house::House,
+    vectors::{accepts, dir, keys},
+};
 
 /// The vectors of one format.
 struct Format {
@@ -95,7 +98,7 @@ fn cards() -> Format {
         tls_signature: signer.sign(labels::CARD_TLS, &encode(&tls_key)).into(),
         tls_key,
     };
-    let key = keys().device();
+    let key = keys().device.signing();
     let other = SigningKey::from_seed(&Secret32::init_with(|s| s.fill(9)));
     let tls_key = || TlsKey { spki_hash: [5; 32], not_after: 2_000 };
     let good = encode(&response(&key, tls_key(), &key));
@@ -118,7 +121,7 @@ fn cards() -> Format {
 
 fn heads() -> Format {
     let keys = keys();
-    let device = keys.device();
+    let device = keys.device.signing();
     let mut rng = ChaCha20Rng::seed_from_u64(2);
     let new = |previous| NewHead {
         previous,
@@ -127,10 +130,14 @@ fn heads() -> Format {
         manifest: PackId([3; 32]),
         time_s: 4,
     };
-    let first = new(HeadPlace::EMPTY).seal(&keys.vault, &device, &mut rng);
-    let second = new(HeadPlace::of(Some(&first))).seal(&keys.vault, &device, &mut rng);
+    let first = new(HeadPlace::EMPTY).seal(&keys.vault, &keys.account, &device, &mut rng);
+    let second =
+        new(HeadPlace::of(Some(&first))).seal(&keys.vault, &keys.account, &device, &mut rng);
     let other = SigningKey::from_seed(&Secret32::init_with(|s| s.fill(9)));
-    let by_another = new(HeadPlace::EMPTY).seal(&keys.vault, &other, &mut rng);
+    let by_another = new(HeadPlace::EMPTY).seal(&keys.vault, &keys.account, &other, &mut rng);
+    let stranger = House::new(2);
+    let of_another_account =
+        new(HeadPlace::EMPTY).seal(&keys.vault, &stranger.account, &device, &mut rng);
     let with = |change: &dyn Fn(&mut SealedHead)| {
         let mut head = first.clone();
         change(&mut head);
@@ -142,6 +149,7 @@ fn heads() -> Format {
         valid: vec![("first", encode(&first)), ("second", encode(&second))],
         invalid: vec![
             ("signed-by-another-device", encode(&by_another)),
+            ("at-a-place-of-another-account", encode(&of_another_account)),
             ("seq-changed", with(&|h| h.seq += 1)),
             ("generation-changed", with(&|h| h.generation += 1)),
             ("previous-changed", with(&|h| h.previous = [9; 32])),
@@ -159,8 +167,7 @@ fn index() -> Index {
     Index {
         packs: vec![IndexPack {
             id: PackId([1; 32]),
-            generation: 0,
-            commitment: [2; 32],
+            seal: PackSeal { generation: 1, commitment: [2; 32] },
             blocks: vec![IndexBlock {
                 kind: Kind::Data,
                 offset: 0,
@@ -179,8 +186,6 @@ fn indexes() -> Format {
         index.to_bytes()
     };
     let good = index().to_bytes();
-    let mut future = index();
-    future.packs[0].generation = 1;
     Format {
         name: "index",
         valid: vec![("empty", Index::default().to_bytes()), ("one-pack", good.clone())],
@@ -190,7 +195,6 @@ fn indexes() -> Format {
             ("stored-longer-than-raw", with(&|b| b.stored_len = 31)),
             ("behind-the-end-of-a-pack", with(&|b| b.offset = 1 << 24)),
             ("chunk-without-bytes", with(&|b| b.chunks[0].len = 0)),
-            ("unknown-generation", future.to_bytes()),
             ("byte-left-over", changed(&good, |b| b.push(0))),
             ("length-not-minimal", vec![0x40, 0]),
         ],
@@ -229,13 +233,13 @@ fn invites() -> Format {
 }
 
 fn key_files() -> Format {
-    let good = keys().to_file().to_vec();
+    let good = keys().device.to_file().to_vec();
     Format {
         name: "key-file",
         invalid: vec![
             ("magic-changed", changed(&good, |b| b[0] ^= 1)),
             ("secret-changed", changed(&good, |b| b[20] ^= 1)),
-            ("checksum-changed", changed(&good, |b| b[255] ^= 1)),
+            ("checksum-changed", changed(&good, |b| b[100] ^= 1)),
             ("cut", good[..good.len() - 1].to_vec()),
             ("byte-left-over", changed(&good, |b| b.push(0))),
             ("empty", vec![]),
@@ -274,7 +278,7 @@ fn manifests() -> Format {
             offset: 0,
             stored_len: 2,
             raw_len: 3,
-            commitment: [4; 32],
+            seal: PackSeal { generation: 1, commitment: [4; 32] },
             hash: [5; 32],
         }],
     };
@@ -310,6 +314,7 @@ fn packs() -> Format {
             ("another-id", pack(8)),
             ("magic-changed", changed(&good, |b| b[0] ^= 1)),
             ("suite-changed", changed(&good, |b| b[9] ^= 1)),
+            ("generation-of-no-key", changed(&good, |b| b[15] = 2)),
             ("class-changed", changed(&good, |b| b[10] ^= 1)),
             ("commitment-changed", changed(&good, |b| b[50] ^= 1)),
             ("header-padding-changed", changed(&good, |b| b[127] ^= 1)),

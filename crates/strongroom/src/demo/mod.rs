@@ -1,5 +1,6 @@
 //! `demo`: the main job on this machine, and then the operator's attempts, one by one.
 
+mod accounts;
 mod compare;
 mod operator;
 mod sample;
@@ -96,7 +97,7 @@ impl Stage {
         let address = self.address()?;
         let invites = add_invite(&self.data(), &[address.to_string()], &mut os_rng())?;
         let invite = invites.first().ok_or_else(no_address)?;
-        Client::join(&self.profile(), invite, None, "demo-laptop", None, clock())?;
+        Client::join(&self.profile(), invite, None, "demo-laptop", clock())?;
         self.client()?.add_folder(&self.folder)?;
         output.note(&format!("..  backing up {} over TLS", self.folder.display()));
         let (sent, skipped) = with_progress(output, "the server", |progress| {
@@ -128,7 +129,8 @@ impl Stage {
         output.note("..  as the operator: giving the old state");
         attempts.push(self.roll_back(&old)?);
         output.note("..  as the operator: hiding the newest snapshot");
-        attempts.push(self.hide_newest(&old)?);
+        attempts.push(self.hide_newest()?);
+        attempts.extend(self.play_accounts(output)?);
         output.note("..  as an honest operator again: everything must work\n");
         if !self.all_is_well()? {
             attempts.push(Attempt {
@@ -260,10 +262,10 @@ impl Stage {
         Ok(self.refused("give you last week's state", happened))
     }
 
-    fn hide_newest(&mut self, old: &operator::OldState) -> Result<Attempt, Failure> {
-        let newest = operator::show_head(&self.data(), old.head()).map_err(sql)?;
+    fn hide_newest(&mut self) -> Result<Attempt, Failure> {
+        let hidden = operator::hide_newest(&self.data()).map_err(sql)?;
         let happened = self.try_snapshots();
-        operator::show_head(&self.data(), &newest).map_err(sql)?;
+        operator::show_again(&self.data(), &hidden).map_err(sql)?;
         Ok(self.refused("hide the newest snapshot", happened))
     }
 
@@ -290,7 +292,7 @@ impl Stage {
     }
 
     fn all_is_well(&self) -> Result<bool, Failure> {
-        Ok(self.try_snapshots().is_ok_and(|snapshots| snapshots == 2))
+        Ok(self.try_snapshots().is_ok_and(|snapshots| snapshots == 3))
     }
 
     fn try_snapshots(&self) -> Result<usize, sr_client::ClientError> {
@@ -352,8 +354,9 @@ fn report(comparison: &Comparison, attempts: &[Attempt], numbers: &Numbers, seco
     text.push_str(
         "\nWhat this did not show: the operator sees how many objects of which of five sizes are \
          stored, and when.\nThe operator may switch the server off or delete everything: keep a \
-         second copy elsewhere.\nSeveral devices, a stolen laptop and recovery from paper \
-         come with later versions.\n",
+         second copy elsewhere.\nA device that is kept in the past does not know of a removal, and one that is \
+         restored from paper takes the\nnewest state on this server's word, until the log of a later \
+         version.\n",
     );
     text.push_str(&format!("{seconds} seconds; nothing is left behind."));
     if !held {
@@ -377,7 +380,12 @@ fn report(comparison: &Comparison, attempts: &[Attempt], numbers: &Numbers, seco
         "swap_refused": held_of("swap two stored objects"),
         "rollback_refused": held_of("give you last week's state"),
         "hidden_snapshot_refused": held_of("hide the newest snapshot"),
-        "honest_accepted": attempts.iter().all(|a| !a.tried.starts_with("nothing")),
+        "linked_restored_identical": held_of("(nothing: you link a second device)"),
+        "kit_restored_identical": held_of("(nothing: you restore from paper alone)"),
+        "revoked_refused": held_of("let your stolen laptop write"),
+        "ghost_device_refused": held_of("add a device of theirs"),
+        "key_swap_refused": held_of("swap your account's key"),
+        "honest_accepted": attempts.iter().all(|a| a.held || !a.tried.contains("nothing")),
     });
     let differing: Vec<String> = comparison
         .different

@@ -1,0 +1,276 @@
+//! The account on this device: its verified chain, its secrets, and how both are brought up to date.
+
+use std::sync::Arc;
+
+use sr_keys::{AccountKeys, Act, Actor, DeviceKeys, VaultKeys};
+use sr_trust::{Account, Block, Verified};
+use sr_wire::{
+    AccountId, Misbehaviour, VLBytes, VOUCHERS_PER_INVITE,
+    api::{AccountAppend, EnvelopePut, ErrorCode},
+    decode, limits, voucher,
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{ClientError, Clock, profile::Profile, remote::Remote};
+
+/// Everything that this device knows of its account and may use.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) device: Arc<DeviceKeys>,
+    pub(crate) account: Verified<Account>,
+    pub(crate) secrets: AccountKeys,
+    /// The vault that the account's devices back up to.
+    pub(crate) vault: VaultKeys,
+    pub(crate) root: VaultKeys,
+}
+
+impl Keys {
+    /// Returns who acts on the account at `time_s`.
+    pub(crate) fn actor(&self, time_s: u64) -> Actor<'_> {
+        Actor { account: &self.account, keys: &self.secrets, time_s }
+    }
+}
+
+/// An act that is remembered before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct PendingAct {
+    pub(crate) block: VLBytes,
+    pub(crate) key_block: Option<VLBytes>,
+    pub(crate) envelope: Option<EnvelopePut>,
+}
+
+impl PendingAct {
+    pub(crate) fn new(act: Act, envelope: Option<EnvelopePut>) -> Self {
+        Self { block: act.block.into(), key_block: act.key_block.map(Into::into), envelope }
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, sr_wire::Malformed> {
+        decode("act", bytes, limits::ACCOUNT_MESSAGE_LEN_MAX)
+    }
+}
+
+/// A block that this client does not act on yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place.
+    pub seq: u64,
+    /// Unix seconds from which on it counts.
+    pub until_s: u64,
+}
+
+/// Brings the account up to date: what was begun is sent again, what is new is verified.
+pub(crate) fn sync(
+    profile: &mut Profile,
+    remote: &Remote,
+    clock: &Clock,
+) -> Result<Option<Waiting>, ClientError> {
+    if let Some(act) = profile.pending_act()? {
+        match send(profile, remote, &act, clock) {
+            // Another device was faster. What was begun is to be begun again, on what is now.
+            Err(ClientError::ServerRefused(ErrorCode::Conflict)) => profile.clear_act()?,
+            done => done?,
+        }
+    }
+    let waiting = fetch(profile, remote, clock)?;
+    if may_read(profile, &profile.keys.account) {
+        Ok(waiting)
+    } else {
+        Err(ClientError::DeviceRemoved)
+    }
+}
+
+/// Does an act: it is remembered, sent, and accepted.
+///
+/// **Errors** [`ClientError::Overtaken`] when another device was faster.
+pub(crate) fn act(
+    profile: &mut Profile,
+    remote: &Remote,
+    act: PendingAct,
+    clock: &Clock,
+) -> Result<(), ClientError> {
+    profile.set_act(&act)?;
+    match send(profile, remote, &act, clock) {
+        Err(ClientError::ServerRefused(ErrorCode::Conflict)) => {
+            profile.clear_act()?;
+            fetch(profile, remote, clock)?;
+            Err(ClientError::Overtaken)
+        }
+        Err(ClientError::ServerRefused(ErrorCode::BlockRefused)) => {
+            profile.clear_act()?;
+            Err(ClientError::ServerRefused(ErrorCode::BlockRefused))
+        }
+        done => done,
+    }
+}
+
+fn send(
+    profile: &mut Profile,
+    remote: &Remote,
+    act: &PendingAct,
+    clock: &Clock,
+) -> Result<(), ClientError> {
+    let block = Block::parse(act.block.as_slice()).map_err(|_| profile.damaged())?;
+    let account = profile.keys.account.id();
+    let mut request = AccountAppend {
+        account,
+        block: act.block.clone(),
+        key_block: act.key_block.clone(),
+        envelope: act.envelope.clone(),
+        voucher: None,
+    };
+    if block.body.seq == 0 {
+        let token = profile.invite()?.token;
+        let mut refused = ClientError::ServerRefused(ErrorCode::VoucherRefused);
+        for number in 0..VOUCHERS_PER_INVITE {
+            request.voucher = Some(voucher(&token, number));
+            match remote.append(&request) {
+                Err(error @ ClientError::ServerRefused(ErrorCode::VoucherRefused)) => {
+                    refused = error;
+                }
+                done => {
+                    done?;
+                    return profile.clear_act();
+                }
+            }
+        }
+        return Err(refused);
+    }
+    remote.append(&request)?;
+    take(profile, act, &block, (clock)())
+}
+
+/// Accepts the device's own act.
+fn take(
+    profile: &mut Profile,
+    act: &PendingAct,
+    block: &Block,
+    now_s: u64,
+) -> Result<(), ClientError> {
+    let mut account = profile.keys.account.clone();
+    account.extend(block)?;
+    profile.note_block_seen(block.body.seq, now_s)?;
+    let mine = may_read(profile, &account);
+    let secrets = match &act.key_block {
+        Some(bytes) if mine => {
+            let secrets = open_key_block(profile, &account, bytes.as_slice())?;
+            Some((bytes.as_slice().to_vec(), secrets))
+        }
+        _ => None,
+    };
+    profile.take_blocks(account, &[act.block.as_slice().to_vec()], secrets)?;
+    profile.clear_act()
+}
+
+/// Reads the blocks that this client does not have, verifies each, and takes those that count now.
+fn fetch(
+    profile: &mut Profile,
+    remote: &Remote,
+    clock: &Clock,
+) -> Result<Option<Waiting>, ClientError> {
+    let known = profile.keys.account.clone();
+    let key_block_now = known.key().key_block;
+    let (blocks, key_block) = match remote.blocks(known.id(), known.seq()) {
+        // SR-021: an account that this server had is not there any more.
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+            return Err(Misbehaviour::ChainRolledBack.into());
+        }
+        read => read?,
+    };
+    // SR-021: the newest block that this client accepted is not there.
+    let Some((first, new)) = blocks.split_first() else {
+        Misbehaviour::ChainRolledBack.refuse_if(true)?;
+        return Ok(None);
+    };
+    let first = Block::parse(first).map_err(|_| Misbehaviour::ResponseMalformed)?;
+    // SR-022: another block stands in its place.
+    Misbehaviour::ChainForked.refuse_if(first.hash() != known.newest())?;
+    let mut account = known;
+    let (mut taken, mut waiting) = (Vec::new(), None);
+    let now_s = (clock)();
+    for bytes in new {
+        let block = Block::parse(bytes).map_err(|_| Misbehaviour::ResponseMalformed)?;
+        if let Some(gate) = account.gate(&block) {
+            let seen_s = profile.block_seen_s(gate.opened)?.unwrap_or(now_s);
+            let until_s = seen_s.saturating_add(gate.delay_s);
+            if now_s < until_s {
+                waiting = Some(Waiting { seq: block.body.seq, until_s });
+                break;
+            }
+        }
+        account.extend(&block)?;
+        // What waits is known from here on, even if the rest is not taken.
+        profile.note_block_seen(block.body.seq, now_s)?;
+        taken.push(bytes.clone());
+    }
+    if taken.is_empty() {
+        return Ok(waiting);
+    }
+    let is_newest = waiting.is_none();
+    let changed = account.key().key_block != key_block_now;
+    let mine = may_read(profile, &account);
+    let secrets = match (changed && mine, is_newest) {
+        (true, true) => Some(open_key_block(profile, &account, &key_block)?),
+        // The key block of a state in the middle is not kept by the server: wait for the rest.
+        (true, false) => return Ok(waiting),
+        (false, _) => None,
+    };
+    profile.take_blocks(account, &taken, secrets.map(|secrets| (key_block, secrets)))?;
+    Ok(waiting)
+}
+
+fn open_key_block(
+    profile: &Profile,
+    account: &Verified<Account>,
+    key_block: &[u8],
+) -> Result<AccountKeys, ClientError> {
+    let (device, kit) = (&profile.keys.device, profile.kit());
+    Ok(crate::profile::open_key_block(key_block, account, device, kit.as_ref())?)
+}
+
+/// A live device, or one that was restored from the kit in force.
+fn may_read(profile: &Profile, account: &Verified<Account>) -> bool {
+    let kit = profile.kit().map(|kit| kit.keys().public());
+    account.is_full(profile.keys.device.id()) || (kit.is_some() && account.policy().kit == kit)
+}
+
+/// A whole account as a client sees it for the first time.
+pub(crate) struct FirstView {
+    pub(crate) account: Verified<Account>,
+    pub(crate) blocks: Vec<Vec<u8>>,
+    pub(crate) key_block: Vec<u8>,
+}
+
+/// Reads and verifies a whole chain, which must contain the promised block.
+pub(crate) fn first_view(
+    remote: &Remote,
+    id: AccountId,
+    promised: (u64, sr_crypto::Hash),
+) -> Result<FirstView, ClientError> {
+    let (blocks, key_block) = match remote.blocks(id, 0) {
+        // SR-029
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+            return Err(Misbehaviour::ChainNotAsPromised.into());
+        }
+        read => read?,
+    };
+    let parsed: Result<Vec<Block>, _> = blocks.iter().map(|block| Block::parse(block)).collect();
+    let parsed = parsed.map_err(|_| Misbehaviour::ResponseMalformed)?;
+    let account = Verified::verify(id, &parsed)?;
+    // SR-029
+    Misbehaviour::ChainNotAsPromised
+        .refuse_if(account.block_hash(promised.0) != Some(promised.1))?;
+    Ok(FirstView { account, blocks, key_block })
+}
+
+/// Returns the keys of the vault that an account's devices back up to.
+pub(crate) fn keys_of(
+    device: Arc<DeviceKeys>,
+    account: Verified<Account>,
+    secrets: AccountKeys,
+    vault: Option<(sr_wire::VaultId, sr_wire::SpaceId)>,
+) -> Arc<Keys> {
+    let root = secrets.root_space();
+    let (vault, space) = vault.unwrap_or((root.vault(), root.space()));
+    let vault = secrets.vault(vault, space);
+    Arc::new(Keys { device, account, secrets, vault, root })
+}

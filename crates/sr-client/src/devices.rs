@@ -1,0 +1,186 @@
+//! The account's devices: listing, naming, and taking one out.
+
+use std::sync::Arc;
+
+use sr_keys::Anchor;
+use sr_wire::DeviceId;
+
+use crate::{
+    Client, ClientError,
+    account::{self, PendingAct},
+    heads,
+    remote::os_rng,
+    root,
+};
+
+/// How often an act is begun again because another device was faster.
+pub(crate) const TRIES_MAX: usize = 5;
+
+/// A device of the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its name, which only the account's own devices know.
+    pub name: Option<String>,
+    /// Whether it is this one.
+    pub is_this: bool,
+    /// The block that added it.
+    pub added: u64,
+    /// The block that took it out.
+    pub removed: Option<u64>,
+}
+
+/// The account's chain, as this device has verified it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainInfo {
+    /// The account.
+    pub account: sr_wire::AccountId,
+    /// Its newest block.
+    pub seq: u64,
+    /// That block's hash.
+    pub hash: sr_crypto::Hash,
+    /// Generation of the account key.
+    pub generation: u32,
+    /// Live devices.
+    pub devices: usize,
+}
+
+/// What taking a device out has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The device.
+    pub device: DeviceEntry,
+    /// Snapshots that it could read, and may have copied.
+    pub snapshots: u64,
+    /// Unix seconds of the newest of them.
+    pub newest_s: Option<u64>,
+}
+
+impl Client {
+    /// Returns all devices that the account ever had.
+    ///
+    /// **Errors** those of reading the account and the root space.
+    pub fn devices(&mut self) -> Result<Vec<DeviceEntry>, ClientError> {
+        self.fresh(|client| {
+            let record = root::read(&mut client.profile, &client.root_remote)?;
+            let keys = &client.profile.keys;
+            let this = keys.device.id();
+            let entry = |device: &sr_trust::Device| DeviceEntry {
+                id: device.id,
+                name: record.name(device.id),
+                is_this: device.id == this,
+                added: device.added,
+                removed: device.removed.map(|(seq, _)| seq),
+            };
+            Ok(keys.account.devices().iter().map(entry).collect())
+        })
+    }
+
+    /// Returns where the account's chain is, verified from its genesis.
+    ///
+    /// **Errors** those of reading the account.
+    pub fn chain(&mut self) -> Result<ChainInfo, ClientError> {
+        self.refresh()?;
+        let account = &self.profile.keys.account;
+        Ok(ChainInfo {
+            account: account.id(),
+            seq: account.seq(),
+            hash: account.newest(),
+            generation: account.key().generation,
+            devices: account.live().count(),
+        })
+    }
+
+    /// Gives a device a name.
+    ///
+    /// **Errors** [`ClientError::NotFound`], and those of writing the root space.
+    pub fn rename_device(&mut self, which: &str, name: &str) -> Result<DeviceEntry, ClientError> {
+        let mut device = self.find_device(which)?;
+        self.fresh(|client| {
+            let (profile, remote) = (&mut client.profile, &client.root_remote);
+            root::update(profile, remote, &client.clock, |record| record.set_name(device.id, name))
+        })?;
+        if device.is_this {
+            self.profile.set_device_name(name)?;
+        }
+        device.name = Some(name.to_owned());
+        Ok(device)
+    }
+
+    /// Takes a device out of the account: it reads nothing that is stored from now on, and writes
+    /// nothing. Whatever interrupts this, the next command finishes it.
+    ///
+    /// **Errors** [`ClientError::NotFound`], [`ClientError::OwnDevice`], and those of the account.
+    pub fn revoke_device(&mut self, which: &str) -> Result<Revoked, ClientError> {
+        let device = self.find_device(which)?;
+        if device.is_this {
+            return Err(ClientError::OwnDevice);
+        }
+        if device.removed.is_some() {
+            return Err(ClientError::NotFound(format!("live device {which}")));
+        }
+        let snapshots = self.snapshots()?;
+        for _ in 0..TRIES_MAX {
+            match self.try_revoke(device.id) {
+                Err(ClientError::Overtaken) => {}
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        // The rights of every space, now or at the next command.
+        self.refresh()?;
+        Ok(Revoked {
+            device,
+            snapshots: snapshots.len() as u64,
+            newest_s: snapshots.iter().map(|snapshot| snapshot.time_s).max(),
+        })
+    }
+
+    fn try_revoke(&mut self, device: DeviceId) -> Result<(), ClientError> {
+        let anchors = self.fresh(Client::anchors)?;
+        self.require_full()?;
+        let keys = Arc::clone(&self.profile.keys);
+        let now_s = (self.clock)();
+        let act = keys.actor(now_s).remove_device(&keys.device, device, anchors, &mut os_rng());
+        let act = PendingAct::new(act?, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)
+    }
+
+    /// Returns the heads of the account's spaces that this device accepts.
+    pub(crate) fn anchors(&mut self) -> Result<Vec<Anchor>, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let spaces = [(&keys.root, &self.root_remote), (&keys.vault, &self.remote)];
+        let mut anchors = Vec::new();
+        for (keys, remote) in spaces {
+            let tip = heads::newest(&mut self.profile, remote, keys, false)?.tip;
+            anchors.push(Anchor { space: keys.space(), seq: tip.seq, hash: tip.hash });
+        }
+        Ok(anchors)
+    }
+
+    /// Finds a device by its name, its id, or the beginning of its id.
+    fn find_device(&mut self, which: &str) -> Result<DeviceEntry, ClientError> {
+        let devices = self.devices()?;
+        let wanted = which.to_lowercase();
+        let by_name = |d: &&DeviceEntry| d.removed.is_none() && d.name.as_deref() == Some(which);
+        let by_id = |d: &&DeviceEntry| wanted.len() >= 8 && d.id.to_string().starts_with(&wanted);
+        let mut found: Vec<_> = devices.iter().filter(by_name).collect();
+        if found.is_empty() {
+            found = devices.iter().filter(by_id).collect();
+        }
+        match found[..] {
+            [device] => Ok(device.clone()),
+            [] => Err(ClientError::NotFound(format!("device {which}"))),
+            _ => Err(ClientError::NotFound(format!("one device {which} only: use its id"))),
+        }
+    }
+
+    /// Returns why the newest state of the account does not count yet, if it does not.
+    #[must_use]
+    pub fn waiting(&self) -> Option<crate::Waiting> {
+        self.waiting
+    }
+}

@@ -1,0 +1,185 @@
+//! The newest head of a space: asked for, judged, followed, and swapped for the next.
+
+use sr_keys::VaultKeys;
+use sr_vault::head::{self, HeadPlace};
+use sr_wire::{
+    Misbehaviour, SealedHead,
+    api::{ErrorCode, HeadResponse},
+};
+
+use crate::{
+    ClientError,
+    profile::{Accepted, Profile},
+    remote::Remote,
+};
+
+/// A space as far as this client accepts it.
+#[derive(Clone, Debug)]
+pub(crate) struct Newest {
+    /// What the next head follows.
+    pub(crate) tip: HeadPlace,
+    /// The newest head that counts, opened; `None` for an empty space.
+    pub(crate) head: Option<head::Head>,
+}
+
+/// What became of a head that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is the newest.
+    Accepted,
+    /// Another device was faster.
+    Overtaken,
+}
+
+/// Asks the server for the newest head of a space that exists, and takes it if it may be shown to
+/// this client. A head that was sent and whose answer was lost is accepted if it arrived, and sent
+/// again, byte for byte, if it did not.
+pub(crate) fn newest(
+    profile: &mut Profile,
+    remote: &Remote,
+    keys: &VaultKeys,
+    writing: bool,
+) -> Result<Newest, ClientError> {
+    let space = keys.space();
+    let response = match remote.read_head(keys, profile.answer(space)?.as_ref()) {
+        // SR-006: a space that was made is not there any more.
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+            return Err(Misbehaviour::HeadRolledBack.into());
+        }
+        response => response?,
+    };
+    accept(profile, remote, keys, &response)?;
+    if let Some(sent) = profile.sent(space)? {
+        match send(profile, remote, keys, &sent) {
+            // A server that can't write now can be read all the same.
+            Err(ClientError::ServerRefused(_)) if !writing => {}
+            done => {
+                done?;
+            }
+        }
+    }
+    current(profile, keys)
+}
+
+/// Remembers a head, sends it, and accepts what is the newest then.
+pub(crate) fn swap(
+    profile: &mut Profile,
+    remote: &Remote,
+    keys: &VaultKeys,
+    head: &SealedHead,
+) -> Result<Sent, ClientError> {
+    profile.set_sent(head)?;
+    send(profile, remote, keys, head)
+}
+
+/// Returns the space as it was accepted last.
+pub(crate) fn current(profile: &Profile, keys: &VaultKeys) -> Result<Newest, ClientError> {
+    let accepted = profile.accepted(keys.space())?;
+    let account = &profile.keys.account;
+    let head = accepted.head.map(|sealed| head::open(&sealed, keys, account)).transpose()?;
+    Ok(Newest { tip: accepted.tip.unwrap_or(HeadPlace::EMPTY), head })
+}
+
+/// Sends a head that is remembered as sent.
+fn send(
+    profile: &mut Profile,
+    remote: &Remote,
+    keys: &VaultKeys,
+    head: &SealedHead,
+) -> Result<Sent, ClientError> {
+    let space = keys.space();
+    let accepted = profile.accepted(space)?.tip.unwrap_or(HeadPlace::EMPTY);
+    if head.seq <= accepted.seq {
+        // Its place is taken by another.
+        profile.clear_sent(space, false)?;
+        return Ok(Sent::Overtaken);
+    }
+    let response = remote.swap_head(keys, head, profile.answer(space)?.as_ref())?;
+    let shown = HeadPlace::of(response.head.as_ref());
+    if shown.seq <= accepted.seq {
+        head::judge(accepted, space, profile.keys.secrets.removals(), shown)?;
+        // The server keeps the old head and gives no reason: it breaks the protocol. SR-016
+        return Err(Misbehaviour::ResponseMalformed.into());
+    }
+    accept(profile, remote, keys, &response)?;
+    if profile.sent(space)?.is_none() {
+        return Ok(Sent::Accepted);
+    }
+    profile.clear_sent(space, false)?;
+    Ok(Sent::Overtaken)
+}
+
+/// Takes the head that the server shows, if it follows what this client has accepted.
+fn accept(
+    profile: &mut Profile,
+    remote: &Remote,
+    keys: &VaultKeys,
+    response: &HeadResponse,
+) -> Result<(), ClientError> {
+    let space = keys.space();
+    let own = std::sync::Arc::clone(&profile.keys);
+    let removals = own.secrets.removals();
+    let accepted = profile.accepted(space)?;
+    let shown = HeadPlace::of(response.head.as_ref());
+    let floor = accepted.tip.unwrap_or(HeadPlace::EMPTY);
+    head::judge(floor, space, removals, shown)?;
+    let is_known = shown == floor && (accepted.head.is_some() || shown.seq == 0);
+    if !is_known && let Some(newest) = &response.head {
+        let (before, chain) = chain_to(remote, keys, &accepted, newest, removals)?;
+        let counts =
+            head::follow(before, accepted.chain_seq, &chain, keys, &own.account, removals)?;
+        let chain_seq = match chain.last() {
+            Some(tip) => head::open(tip, keys, &own.account)?.chain_seq,
+            None => accepted.chain_seq,
+        };
+        let counting = counts.and_then(|counts| {
+            chain.iter().find(|head| HeadPlace::of(Some(head)) == counts.place).cloned()
+        });
+        profile.set_accepted(space, shown, chain_seq, counting.or(accepted.head))?;
+        if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
+            profile.clear_sent(space, true)?;
+        }
+    } else if accepted.tip.is_none() {
+        profile.set_accepted(space, shown, 0, None)?;
+    }
+    profile.set_answer(space, &response.answer)
+}
+
+/// Returns the heads that lead to `newest`, and the place that they follow: what this client has
+/// accepted, or, where it has seen no head of the space yet, the place before the first that it
+/// needs.
+fn chain_to(
+    remote: &Remote,
+    keys: &VaultKeys,
+    accepted: &Accepted,
+    newest: &SealedHead,
+    removals: &[sr_keys::Removal],
+) -> Result<(HeadPlace, Vec<SealedHead>), ClientError> {
+    let anchored = removals
+        .iter()
+        .flat_map(|removal| &removal.anchors)
+        .filter(|anchor| anchor.space == keys.space())
+        .map(|anchor| anchor.seq)
+        .max();
+    let (from, before) = match (accepted.tip, &accepted.head) {
+        (Some(tip), Some(_)) => (tip.seq + 1, Some(tip)),
+        // Pinned by the device that linked this one, or seen empty.
+        (Some(tip), None) => (tip.seq.max(1), (tip.seq == 0).then_some(tip)),
+        (None, _) => (anchored.unwrap_or(newest.seq).min(newest.seq).max(1), None),
+    };
+    let mut chain = Vec::new();
+    if from < newest.seq {
+        chain = remote.heads(keys, from, newest.seq - 1)?;
+    }
+    chain.push(newest.clone());
+    // SR-007: what was pinned is not there.
+    if let (Some(tip), None) = (accepted.tip, &accepted.head) {
+        let is_pinned = tip.seq == 0 || HeadPlace::of(chain.first()) == tip;
+        Misbehaviour::HeadForked.refuse_if(!is_pinned)?;
+    }
+    let before = before.unwrap_or_else(|| {
+        let first = &chain[0];
+        HeadPlace { seq: first.seq.saturating_sub(1), hash: first.previous }
+    });
+    Ok((before, chain))
+}

@@ -1,0 +1,347 @@
+//! Linking a device, on either side. The ceremony is `sr_keys`' and `spec/linking.md`'s.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sr_crypto::Rng;
+use sr_keys::{DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
+use sr_trust::pop;
+use sr_wire::{
+    Card, Invite, Misbehaviour, VLBytes, api::ErrorCode, card_hash, decode, encode, limits,
+};
+use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{
+    Client, ClientError, Clock, MakeDialer,
+    account::{self, PendingAct},
+    client::tls_dialer,
+    devices::TRIES_MAX,
+    heads,
+    profile::{NewProfile, Profile},
+    remote::{Remote, os_rng, runtime},
+    root,
+};
+
+const COMMIT: u8 = 0;
+const ANSWER: u8 = 1;
+const OPENING: u8 = 2;
+const POP: u8 = 3;
+const DONE: u8 = 4;
+
+/// How long either side waits for the other.
+const LINK_TIME: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Attempts with a wrong word after which the old device links nothing for a while.
+const FAILURES_MAX: u64 = 3;
+const LOCKED_S: u64 = 3600;
+
+/// The last message: where the account is now, and what the old device had seen.
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Done {
+    seq: u64,
+    block: sr_crypto::Hash,
+    name: VLBytes,
+    pins: VLBytes,
+}
+
+/// A linking on the new device.
+pub struct Linking {
+    remote: Remote,
+    card: Card,
+    address: String,
+    clock: Clock,
+    device: DeviceKeys,
+    opening: LinkOpening,
+    code: LinkCode,
+    transcript: Option<Transcript>,
+    done: Option<Done>,
+}
+
+impl Linking {
+    /// Begins on the new device, at the server of `address`, which is not believed before the words
+    /// are compared.
+    ///
+    /// **Errors** [`ClientError::Unreachable`] and those of the network.
+    pub fn begin(address: &str, clock: Clock) -> Result<Self, ClientError> {
+        Self::begin_by(address, clock, &tls_dialer())
+    }
+
+    /// As [`Linking::begin`], over another network than TLS.
+    ///
+    /// **Errors** as [`Linking::begin`].
+    pub fn begin_by(address: &str, clock: Clock, dialer: &MakeDialer) -> Result<Self, ClientError> {
+        let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
+        let card = remote.card()?;
+        let mut rng = os_rng();
+        let (device, mut random) = (DeviceKeys::generate(&mut rng), [0; 32]);
+        rng.fill_bytes(&mut random);
+        let opening = LinkOpening { random, device: device.info() };
+        let code = LinkCode::random(&mut rng);
+        remote.put_link(code.place(), COMMIT, encode(&opening.commit()))?;
+        let address = address.to_owned();
+        let (transcript, done) = (None, None);
+        Ok(Self { remote, card, address, clock, device, opening, code, transcript, done })
+    }
+
+    /// Returns the code to type on the old device. It is no secret.
+    #[must_use]
+    pub fn code(&self) -> String {
+        self.code.to_string()
+    }
+
+    /// Waits until the code was typed on the old device, and returns the three words to type there.
+    ///
+    /// **Errors** [`ClientError::LinkExpired`], [`ClientError::Misbehaviour`].
+    pub fn words(&mut self) -> Result<Vec<&'static str>, ClientError> {
+        let place = self.code.place();
+        let answer: LinkAnswer = wait(&self.remote, &self.code, ANSWER)?;
+        let transcript = Transcript::new(&self.opening.commit(), answer, self.opening.clone())?;
+        let account = transcript.answer().account;
+        let joins = pop(&self.device.signing(), account, transcript.device(), &transcript.hash());
+        self.remote.put_link(place, OPENING, encode(&self.opening))?;
+        self.remote.put_link(place, POP, joins)?;
+        let words = transcript.words_of_new();
+        self.transcript = Some(transcript);
+        Ok(words)
+    }
+
+    /// Waits until the old device has added this one. It shows three words then.
+    ///
+    /// **Errors** [`ClientError::LinkExpired`].
+    pub fn wait(&mut self) -> Result<(), ClientError> {
+        self.done = Some(wait(&self.remote, &self.code, DONE)?);
+        Ok(())
+    }
+
+    /// Makes the profile, if `words` are those that the old device shows. Before that, no block, pin
+    /// or account is taken.
+    ///
+    /// **Errors** [`ClientError::WrongWords`]; [`ClientError::Misbehaviour`] for a server that is not
+    /// the old device's, or that shows less than the old device has seen.
+    pub fn finish(
+        self,
+        words: &[String],
+        dir: &Path,
+        device_name: &str,
+    ) -> Result<Client, ClientError> {
+        let (Some(transcript), Some(done)) = (self.transcript, self.done) else {
+            return Err(ClientError::LinkExpired);
+        };
+        if !same_words(words, &transcript.words_of_old()) {
+            return Err(ClientError::WrongWords);
+        }
+        let answer = transcript.answer();
+        // SR-010: the card is one of the things that the words are made of.
+        Misbehaviour::CardMismatch.refuse_if(card_hash(&self.card) != answer.card)?;
+        let pins = Pins::open(done.pins.as_slice(), &transcript, &self.device.sealing())?;
+        let view = account::first_view(&self.remote, answer.account, (answer.seq, answer.block))?;
+        // SR-029: the block that adds this device is a part of it.
+        let is_in = view.account.block_hash(done.seq) == Some(done.block)
+            && view.account.is_full(self.device.id());
+        Misbehaviour::ChainNotAsPromised.refuse_if(!is_in)?;
+        let invite = Invite { address: self.address, card_hash: answer.card, token: [0; 16] };
+        let owner = String::from_utf8_lossy(done.name.as_slice()).into_owned();
+        let mut profile = Profile::create(
+            dir,
+            NewProfile {
+                invite: &invite,
+                name: Some(owner.as_str()).filter(|name| !name.is_empty()),
+                device_name,
+                device: self.device,
+                account: view.account,
+                blocks: view.blocks,
+                key_block: view.key_block,
+                act: None,
+                pins: pins.answers,
+                kit: None,
+            },
+        )?;
+        adopt_spaces(&mut profile)?;
+        let dial = self.remote.pinned(answer.card);
+        let mut client = Client::new(profile, dial, self.clock);
+        client.adopt_record(device_name)?;
+        Ok(client)
+    }
+}
+
+impl std::fmt::Debug for Linking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Linking({})", self.code)
+    }
+}
+
+/// A linking on the old device, between the code and the words.
+#[derive(Debug)]
+pub struct LinkOffer {
+    code: LinkCode,
+    transcript: Transcript,
+    pop: Vec<u8>,
+    pins: Pins,
+}
+
+impl Client {
+    /// Begins on the old device, with the code that the new one shows.
+    ///
+    /// **Errors** [`ClientError::LinkLocked`], [`ClientError::LinkCode`],
+    /// [`ClientError::LinkExpired`], [`ClientError::Misbehaviour`].
+    pub fn link(&mut self, code: &str) -> Result<LinkOffer, ClientError> {
+        let (failures, locked_s) = self.profile.link_failures()?;
+        let now_s = (self.clock)();
+        if failures >= FAILURES_MAX && now_s < locked_s {
+            return Err(ClientError::LinkLocked { until_s: locked_s });
+        }
+        let code = LinkCode::parse(code).ok_or(ClientError::LinkCode)?;
+        self.fresh(Client::anchors)?;
+        self.require_full()?;
+        let keys = Arc::clone(&self.profile.keys);
+        let mut pins = Pins { answers: Vec::new() };
+        for space in [keys.root.space(), keys.vault.space()] {
+            pins.answers.extend(self.profile.answer(space)?);
+        }
+        let mut random = [0; 32];
+        os_rng().fill_bytes(&mut random);
+        let answer = LinkAnswer {
+            account: keys.account.id(),
+            seq: keys.account.seq(),
+            block: keys.account.newest(),
+            card: self.profile.invite()?.card_hash,
+            random,
+            pins: pins.hash(),
+        };
+        let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
+            Some(commit) => commit,
+            None => return Err(ClientError::LinkExpired),
+        };
+        match self.account_remote.put_link(code.place(), ANSWER, encode(&answer)) {
+            // Somebody has answered this code before.
+            Err(ClientError::ServerRefused(ErrorCode::Exists)) => {
+                return Err(ClientError::LinkExpired);
+            }
+            done => done?,
+        }
+        let opening: LinkOpening = wait(&self.account_remote, &code, OPENING)?;
+        let transcript = Transcript::new(&commit, answer, opening)?;
+        let pop = wait_raw(&self.account_remote, &code, POP)?;
+        Ok(LinkOffer { code, transcript, pop, pins })
+    }
+
+    /// Adds the new device, if `words` are those that it shows, and returns the three words that it
+    /// asks for. A wrong word ends the attempt; after three attempts this device links nothing for
+    /// an hour.
+    ///
+    /// **Errors** [`ClientError::WrongWords`], and those of the account.
+    pub fn link_finish(
+        &mut self,
+        offer: LinkOffer,
+        words: &[String],
+    ) -> Result<Vec<&'static str>, ClientError> {
+        if !same_words(words, &offer.transcript.words_of_new()) {
+            let (failures, _) = self.profile.link_failures()?;
+            let failures = if failures >= FAILURES_MAX { 1 } else { failures + 1 };
+            self.profile.set_link_failures(failures, (self.clock)() + LOCKED_S)?;
+            return Err(ClientError::WrongWords);
+        }
+        self.profile.set_link_failures(0, 0)?;
+        for _ in 0..TRIES_MAX {
+            let keys = Arc::clone(&self.profile.keys);
+            let act = keys.actor((self.clock)()).add_device(
+                &keys.device,
+                offer.transcript.device(),
+                offer.transcript.hash(),
+                offer.pop.clone(),
+                &mut os_rng(),
+            )?;
+            let act = PendingAct::new(act, None);
+            match account::act(&mut self.profile, &self.account_remote, act, &self.clock) {
+                Err(ClientError::Overtaken) => self.refresh()?,
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        let account = &self.profile.keys.account;
+        let pins = offer.pins.seal(&offer.transcript).map_err(|_| Misbehaviour::LinkAltered)?;
+        let done = Done {
+            seq: account.seq(),
+            block: account.newest(),
+            name: self.profile.name()?.unwrap_or_default().into_bytes().into(),
+            pins: pins.into(),
+        };
+        self.account_remote.put_link(offer.code.place(), DONE, encode(&done))?;
+        Ok(offer.transcript.words_of_old())
+    }
+
+    /// Reads the root record on a device that has just joined, and gives this device its name.
+    pub(crate) fn adopt_record(&mut self, device_name: &str) -> Result<(), ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        self.make_space(&keys.root, &self.root_remote)?;
+        let device = keys.device.id();
+        root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
+            record.set_name(device, device_name);
+        })?;
+        let keys = Arc::clone(&self.profile.keys);
+        if self.profile.space_generation(keys.vault.space())?.is_none() {
+            self.profile.set_space_generation(keys.vault.space(), 0)?;
+        }
+        self.refresh()?;
+        heads::newest(&mut self.profile, &self.remote, &keys.vault, false)?;
+        Ok(())
+    }
+}
+
+/// Marks the root space as made by another device, of a generation that is not known.
+pub(crate) fn adopt_spaces(profile: &mut Profile) -> Result<(), ClientError> {
+    let root = profile.keys.root.space();
+    profile.set_space_generation(root, 0)
+}
+
+fn same_words(typed: &[String], words: &[&str]) -> bool {
+    let typed: Vec<String> = typed.iter().map(|word| word.trim().to_lowercase()).collect();
+    typed.iter().map(String::as_str).eq(words.iter().copied())
+}
+
+/// Returns a message if it is there.
+fn look<T: DeserializeBytes + Serialize>(
+    remote: &Remote,
+    code: &LinkCode,
+    number: u8,
+) -> Result<Option<T>, ClientError> {
+    look_raw(remote, code, number)?.map(|bytes| parse(&bytes)).transpose()
+}
+
+fn look_raw(remote: &Remote, code: &LinkCode, number: u8) -> Result<Option<Vec<u8>>, ClientError> {
+    match remote.get_link(code.place(), number) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => Err(ClientError::LinkExpired),
+        done => done,
+    }
+}
+
+fn wait<T: DeserializeBytes + Serialize>(
+    remote: &Remote,
+    code: &LinkCode,
+    number: u8,
+) -> Result<T, ClientError> {
+    parse(&wait_raw(remote, code, number)?)
+}
+
+fn wait_raw(remote: &Remote, code: &LinkCode, number: u8) -> Result<Vec<u8>, ClientError> {
+    let began = Instant::now();
+    while began.elapsed() < LINK_TIME {
+        if let Some(message) = look_raw(remote, code, number)? {
+            return Ok(message);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    Err(ClientError::LinkExpired)
+}
+
+fn parse<T: DeserializeBytes + Serialize>(bytes: &[u8]) -> Result<T, ClientError> {
+    // SR-030
+    Ok(decode("link message", bytes, limits::LINK_MESSAGE_LEN_MAX)
+        .map_err(|_| Misbehaviour::LinkAltered)?)
+}

@@ -1,0 +1,396 @@
+//! The recovery kit: made, tried, used; and what waits until somebody could have objected.
+
+use std::{path::Path, sync::Arc};
+
+use sr_keys::{DeviceKeys, Envelope, Kit, KitNote};
+use sr_trust::{Change, Policy, Role};
+use sr_wire::{
+    DeviceId, Invite, Misbehaviour,
+    api::{EnvelopePut, ErrorCode},
+    card_hash, decode, encode, limits,
+};
+
+use crate::{
+    Client, ClientError, Clock, MakeDialer,
+    account::{self, PendingAct, first_view},
+    client::tls_dialer,
+    heads,
+    link::adopt_spaces,
+    profile::{NewProfile, Profile},
+    remote::{Remote, os_rng, runtime},
+    root,
+};
+
+/// Something that waits until it counts, and that may be stopped until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The block that began it, by which it is named.
+    pub number: u64,
+    /// What it is.
+    pub kind: RequestKind,
+    /// Unix seconds from which on it can be finished, by what this device has seen.
+    pub until_s: u64,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A new device, by the recovery kit or by contacts.
+    Device(DeviceId),
+    /// Another recovery kit, by a device without the old one.
+    Policy,
+    /// Another change, by a device without the kit.
+    Other,
+}
+
+/// What a kit's page says beside its characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KitPage {
+    /// Address of the server.
+    pub server: String,
+    /// The characters by which people compare servers.
+    pub server_name: String,
+    /// The account.
+    pub account: sr_wire::AccountId,
+    /// The person's name.
+    pub name: Option<String>,
+    /// Unix seconds.
+    pub made_s: u64,
+    /// Seconds that acting waits.
+    pub delay_s: u32,
+}
+
+impl Client {
+    /// Makes a kit that does not count yet, and what its page says. Nothing is sent.
+    ///
+    /// **Errors** those of reading the account.
+    pub fn new_kit(&mut self) -> Result<(Kit, KitPage), ClientError> {
+        self.refresh()?;
+        self.require_full()?;
+        let page = KitPage {
+            server: self.profile.invite()?.address,
+            server_name: self.account_remote.card()?.short_name(),
+            account: self.profile.keys.account.id(),
+            name: self.profile.name()?,
+            made_s: (self.clock)(),
+            delay_s: self.profile.keys.account.policy().delay_s,
+        };
+        Ok((Kit::generate(&mut os_rng()), page))
+    }
+
+    /// Returns whether the account has a kit, so that a new one needs the old one, or time.
+    #[must_use]
+    pub fn has_kit(&self) -> bool {
+        self.profile.keys.account.policy().kit.is_some()
+    }
+
+    /// Brings a kit into force, in place of `old`, which the first kit of an account does without.
+    ///
+    /// **Errors** [`ClientError::OldKitNeeded`], [`ClientError::KitWrong`], and those of the account.
+    pub fn set_kit(&mut self, kit: &Kit, old: Option<&Kit>) -> Result<(), ClientError> {
+        self.refresh()?;
+        self.require_full()?;
+        let in_force = self.profile.keys.account.policy().kit.clone();
+        match (&in_force, old) {
+            (Some(_), None) => return Err(ClientError::OldKitNeeded),
+            (Some(key), Some(old)) if old.keys().public() != *key => {
+                return Err(ClientError::KitWrong { expected: self.kit_id()? });
+            }
+            _ => {}
+        }
+        let old = old.filter(|_| in_force.is_some()).map(Kit::keys);
+        let keys = Arc::clone(&self.profile.keys);
+        let envelope = self.envelope_of(kit)?;
+        let actor = keys.actor((self.clock)());
+        let act =
+            actor.set_recovery(&keys.device, old.as_ref(), self.policy_with(kit), &mut os_rng())?;
+        let act = PendingAct::new(act, Some(envelope));
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        self.refresh()?;
+        self.note_kit(&kit.id(), None)
+    }
+
+    /// Begins to bring a kit into force without the old one. Other devices can stop it while it
+    /// waits; the first command after that finishes it. Returns when that is, in Unix seconds.
+    ///
+    /// **Errors** those of the account.
+    pub fn set_kit_later(&mut self, kit: &Kit) -> Result<u64, ClientError> {
+        self.refresh()?;
+        self.require_full()?;
+        let keys = Arc::clone(&self.profile.keys);
+        let envelope = self.envelope_of(kit)?;
+        self.profile.set_kit_change(Some(&encode(&envelope)))?;
+        let now_s = (self.clock)();
+        let act = keys.actor(now_s).start_change(&keys.device, self.policy_with(kit))?;
+        let act = PendingAct::new(act, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        self.note_kit(&kit.id(), None)?;
+        Ok(now_s + u64::from(keys.account.policy().delay_s))
+    }
+
+    /// Tries a kit as a restore would, up to the point where the account's secrets are open.
+    ///
+    /// **Errors** [`ClientError::KitWrong`], [`ClientError::KitReplaced`],
+    /// [`ClientError::Misbehaviour`].
+    pub fn drill(&mut self, kit: &Kit) -> Result<(), ClientError> {
+        self.refresh()?;
+        let id = self.kit_id()?;
+        let opened = open_kit(&self.account_remote, kit, id)?;
+        if opened.view.account.id() != self.profile.keys.account.id() {
+            return Err(ClientError::KitWrong { expected: self.kit_id()? });
+        }
+        let (account, keys) = (&opened.view.account, kit.keys());
+        let recipient = keys.public().id();
+        sr_keys::KeyBlock::open(&opened.view.key_block, account, recipient, keys.sealing())?;
+        let now_s = (self.clock)();
+        self.note_kit(&kit.id(), Some(now_s))
+    }
+
+    /// Makes a profile in `dir` from nothing but a kit and the server's address. It reads at once; as
+    /// a device of the account it counts after the wait. With `stolen`, that device is taken out then.
+    ///
+    /// **Errors** [`ClientError::KitWrong`], [`ClientError::KitReplaced`],
+    /// [`ClientError::Misbehaviour`], [`ClientError::AlreadyJoined`] and those of local files.
+    pub fn restore_kit(
+        dir: &Path,
+        address: &str,
+        kit: &Kit,
+        device_name: &str,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
+        Self::restore_kit_by(dir, address, kit, device_name, clock, &tls_dialer())
+    }
+
+    /// As [`Client::restore_kit`], over another network than TLS.
+    ///
+    /// **Errors** as [`Client::restore_kit`].
+    pub fn restore_kit_by(
+        dir: &Path,
+        address: &str,
+        kit: &Kit,
+        device_name: &str,
+        clock: Clock,
+        dialer: &MakeDialer,
+    ) -> Result<Self, ClientError> {
+        let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
+        let opened = open_kit(&remote, kit, None)?;
+        let card = opened.envelope.card;
+        let invite = Invite { address: address.to_owned(), card_hash: card, token: [0; 16] };
+        let mut profile = Profile::create(
+            dir,
+            NewProfile {
+                invite: &invite,
+                name: None,
+                device_name,
+                device: DeviceKeys::generate(&mut os_rng()),
+                account: opened.view.account,
+                blocks: opened.view.blocks,
+                key_block: opened.view.key_block,
+                act: None,
+                pins: Vec::new(),
+                kit: Some(kit),
+            },
+        )?;
+        adopt_spaces(&mut profile)?;
+        let mut client = Self::new(profile, remote.pinned(card), clock);
+        client.make_space(&client.profile.keys.root, &client.root_remote)?;
+        root::read(&mut client.profile, &client.root_remote)?;
+        let keys = Arc::clone(&client.profile.keys);
+        client.profile.set_space_generation(keys.vault.space(), 0)?;
+        client.refresh()?;
+        heads::newest(&mut client.profile, &client.remote, &keys.vault, false)?;
+        Ok(client)
+    }
+
+    /// Begins to make this device, which was restored from a kit, a device of the account. Returns
+    /// when it counts, in Unix seconds.
+    ///
+    /// **Errors** [`ClientError::NotFound`] when it is one, and those of the account.
+    pub fn start_recovery(&mut self, stolen: Option<DeviceId>) -> Result<u64, ClientError> {
+        self.refresh()?;
+        let keys = Arc::clone(&self.profile.keys);
+        let kit = self.profile.kit().ok_or_else(|| ClientError::NotFound("kit here".into()))?;
+        let now_s = (self.clock)();
+        if !self.own_recoveries().is_empty() {
+            return Ok(self.own_recoveries()[0].until_s);
+        }
+        let by = kit.keys();
+        let act = keys.actor(now_s).start_recovery((Role::Kit, &by), &keys.device, stolen)?;
+        let act = PendingAct::new(act, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        Ok(now_s + u64::from(keys.account.policy().delay_s))
+    }
+
+    /// Returns what waits.
+    ///
+    /// **Errors** those of the account.
+    pub fn requests(&mut self) -> Result<Vec<Request>, ClientError> {
+        self.refresh()?;
+        Ok(self.waiting_requests())
+    }
+
+    /// Stops something that waits.
+    ///
+    /// **Errors** [`ClientError::NotFound`], and those of the account.
+    pub fn veto(&mut self, number: u64) -> Result<(), ClientError> {
+        if !self.requests()?.iter().any(|request| request.number == number) {
+            return Err(ClientError::NotFound(format!("request {number}")));
+        }
+        self.require_full()?;
+        let keys = Arc::clone(&self.profile.keys);
+        let act = keys.actor((self.clock)()).veto(&keys.device, number)?;
+        let act = PendingAct::new(act, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)
+    }
+
+    /// Refuses acts of a device that does not count yet.
+    ///
+    /// **Errors** [`ClientError::RecoveryWaits`].
+    pub(crate) fn require_full(&self) -> Result<(), ClientError> {
+        if self.profile.keys.account.is_full(self.profile.keys.device.id()) {
+            return Ok(());
+        }
+        let until_s = self.own_recoveries().first().map(|request| request.until_s);
+        Err(ClientError::RecoveryWaits { until_s })
+    }
+
+    /// Finishes what this device began and has waited for.
+    pub(crate) fn finish_waits(&mut self) -> Result<(), ClientError> {
+        let now_s = (self.clock)();
+        self.finish_recovery(now_s)?;
+        self.finish_kit_change(now_s)
+    }
+
+    fn finish_recovery(&mut self, now_s: u64) -> Result<(), ClientError> {
+        let Some(kit) = self.profile.kit() else { return Ok(()) };
+        let keys = Arc::clone(&self.profile.keys);
+        if keys.account.is_full(keys.device.id()) {
+            // What the kit was kept for is done.
+            let name = self.profile.device_name()?;
+            self.profile.clear_kit()?;
+            return self.adopt_record(&String::from_utf8_lossy(&name));
+        }
+        let ready = self.own_recoveries().into_iter().find(|request| request.until_s <= now_s);
+        let Some(ready) = ready else { return Ok(()) };
+        let anchors = self.anchors()?;
+        let by = kit.keys();
+        let act = keys.actor(now_s).finish_recovery(
+            (Role::Kit, &by),
+            ready.number,
+            anchors,
+            &mut os_rng(),
+        )?;
+        let act = PendingAct::new(act, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        self.finish_recovery(now_s)
+    }
+
+    fn finish_kit_change(&mut self, now_s: u64) -> Result<(), ClientError> {
+        let Some(envelope) = self.profile.kit_change()? else { return Ok(()) };
+        let envelope: EnvelopePut = decode("envelope", &envelope, limits::MESSAGE_LEN_MAX)
+            .map_err(|_| self.profile.damaged())?;
+        let mine = |request: &Request| request.kind == RequestKind::Policy;
+        let Some(request) = self.waiting_requests().into_iter().find(mine) else {
+            // Stopped by somebody.
+            return self.profile.set_kit_change(None);
+        };
+        if request.until_s > now_s {
+            return Ok(());
+        }
+        let keys = Arc::clone(&self.profile.keys);
+        let act = keys.actor(now_s).finish_change(&keys.device, request.number, &mut os_rng())?;
+        let act = PendingAct::new(act, Some(envelope));
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        self.profile.set_kit_change(None)
+    }
+
+    fn own_recoveries(&self) -> Vec<Request> {
+        let this = RequestKind::Device(self.profile.keys.device.id());
+        self.waiting_requests().into_iter().filter(|request| request.kind == this).collect()
+    }
+
+    fn waiting_requests(&self) -> Vec<Request> {
+        let account = &self.profile.keys.account;
+        let devices =
+            account.recoveries().map(|(seq, info, _)| (seq, RequestKind::Device(info.id())));
+        let changes = account.changes().map(|(seq, change)| match change {
+            Change::Recovery(_) => (seq, RequestKind::Policy),
+            _ => (seq, RequestKind::Other),
+        });
+        devices
+            .chain(changes)
+            .map(|(number, kind)| {
+                let seen_s = self.profile.block_seen_s(number).ok().flatten();
+                let delay_s = account.delay_s(number).unwrap_or_default();
+                let until_s = seen_s.unwrap_or_else(|| (self.clock)()) + delay_s;
+                Request { number, kind, until_s }
+            })
+            .collect()
+    }
+
+    fn policy_with(&self, kit: &Kit) -> Policy {
+        Policy { kit: Some(kit.keys().public()), ..self.profile.keys.account.policy().clone() }
+    }
+
+    fn envelope_of(&self, kit: &Kit) -> Result<EnvelopePut, ClientError> {
+        let account = &self.profile.keys.account;
+        let envelope = Envelope {
+            account: account.id(),
+            card: self.profile.invite()?.card_hash,
+            seq: account.seq(),
+            block: account.newest(),
+            made_s: (self.clock)(),
+        };
+        let sealed = kit.seal(&envelope, &mut os_rng()).into();
+        Ok(EnvelopePut { lookup: kit.lookup(), sealed })
+    }
+
+    /// Returns the id of the kit in force, if a device has noted it.
+    fn kit_id(&self) -> Result<Option<String>, ClientError> {
+        Ok(self.profile.record()?.and_then(|record| record.kit()).map(|kit| kit.id))
+    }
+
+    /// Notes for all devices which kit is in force, and when it was tried.
+    fn note_kit(&mut self, id: &str, checked_s: Option<u64>) -> Result<(), ClientError> {
+        let now_s = (self.clock)();
+        let (profile, remote) = (&mut self.profile, &self.root_remote);
+        root::update(profile, remote, &self.clock, |record| {
+            let made_s = record.kit().filter(|kit| kit.id == id).map_or(now_s, |kit| kit.made_s);
+            let checked_s = checked_s.unwrap_or(made_s);
+            record.set_kit(&KitNote { id: id.to_owned(), made_s, checked_s });
+        })?;
+        Ok(())
+    }
+}
+
+struct OpenedKit {
+    envelope: Envelope,
+    view: account::FirstView,
+}
+
+/// From the kit to the account: envelope, chain, policy. Nothing is released before all of it is
+/// verified.
+fn open_kit(
+    remote: &Remote,
+    kit: &Kit,
+    expected: Option<String>,
+) -> Result<OpenedKit, ClientError> {
+    let sealed = match remote.envelope(kit.lookup()) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+            return Err(ClientError::KitWrong { expected });
+        }
+        read => read?,
+    };
+    let envelope = kit.open(&sealed)?;
+    // SR-010: the envelope pins the server as an invite does.
+    Misbehaviour::CardMismatch.refuse_if(card_hash(&remote.card()?) != envelope.card)?;
+    let view = first_view(remote, envelope.account, (envelope.seq, envelope.block))?;
+    let key = kit.keys().public();
+    if view.account.policy().kit.as_ref() != Some(&key) {
+        let past = view.account.past_kits().iter().find(|kit| kit.id == key.id());
+        return Err(past.map_or(ClientError::KitWrong { expected: None }, |past| {
+            ClientError::KitReplaced { when_s: past.replaced_s }
+        }));
+    }
+    Ok(OpenedKit { envelope, view })
+}

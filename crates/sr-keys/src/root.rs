@@ -1,0 +1,99 @@
+//! The root record: what the account's own devices know of it and nobody else. See
+//! `spec/root-record.md`.
+
+use sr_crypto::{Hash, hash};
+use sr_wire::{DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+/// No record is longer.
+const RECORD_LEN_MAX: usize = 4 << 20;
+
+/// One of the account's vaults.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct VaultEntry {
+    /// Its id.
+    pub vault: VaultId,
+    /// Its space.
+    pub space: SpaceId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct DeviceName {
+    device: DeviceId,
+    name: VLBytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Noted {
+    id: VLBytes,
+    made_s: u64,
+    checked_s: u64,
+}
+
+/// What the devices know of the kit in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KitNote {
+    /// Its eight characters.
+    pub id: String,
+    /// Unix seconds when it was made.
+    pub made_s: u64,
+    /// Unix seconds when it was last tried.
+    pub checked_s: u64,
+}
+
+/// The root record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct RootRecord {
+    /// The vaults.
+    pub vaults: Vec<VaultEntry>,
+    names: Vec<DeviceName>,
+    kit: Option<Noted>,
+}
+
+impl RootRecord {
+    /// Returns the canonical bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a record.
+    ///
+    /// **Errors** [`Malformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        decode("root record", bytes, RECORD_LEN_MAX)
+    }
+
+    /// Returns what the head of the root space commits to.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        hash(labels::ROOT_RECORD, &[&self.to_bytes()])
+    }
+
+    /// Returns the name of a device.
+    #[must_use]
+    pub fn name(&self, device: DeviceId) -> Option<String> {
+        let entry = self.names.iter().find(|entry| entry.device == device)?;
+        Some(String::from_utf8_lossy(entry.name.as_slice()).into_owned())
+    }
+
+    /// Returns what is known of the kit in force.
+    #[must_use]
+    pub fn kit(&self) -> Option<KitNote> {
+        let kit = self.kit.as_ref()?;
+        let id = String::from_utf8_lossy(kit.id.as_slice()).into_owned();
+        Some(KitNote { id, made_s: kit.made_s, checked_s: kit.checked_s })
+    }
+
+    /// Notes the kit in force.
+    pub fn set_kit(&mut self, note: &KitNote) {
+        let id = note.id.as_bytes().to_vec().into();
+        self.kit = Some(Noted { id, made_s: note.made_s, checked_s: note.checked_s });
+    }
+
+    /// Gives a device a name.
+    pub fn set_name(&mut self, device: DeviceId, name: &str) {
+        self.names.retain(|entry| entry.device != device);
+        self.names.push(DeviceName { device, name: name.as_bytes().to_vec().into() });
+    }
+}

@@ -1,0 +1,189 @@
+//! `device …`
+
+use serde_json::{Value, json};
+use sr_client::{DeviceEntry, Linking};
+use sr_crypto::text::to_hex;
+
+use crate::{
+    args::{Args, DeviceCommand},
+    ask::ask_words,
+    failure::Failure,
+    output::{Done, Output, plural, printable, time},
+    status::{client, clock, dir, host_name},
+};
+
+pub(crate) fn run(args: &Args, output: &Output, command: &DeviceCommand) -> Result<Done, Failure> {
+    match command {
+        DeviceCommand::Chain { .. } => chain(args),
+        DeviceCommand::Link { code: Some(code), .. } => link_old(args, output, code),
+        DeviceCommand::Link { server, device_name, .. } => {
+            let server = server.as_deref().ok_or_else(|| {
+                Failure::usage(
+                    "`device link` needs a code, or the server's address",
+                    "On the new device: `strongroom device link --server HOST:PORT`. It shows the code \
+                     to type on a device that you have already.",
+                )
+            })?;
+            link_new(args, output, server, device_name.as_deref())
+        }
+        DeviceCommand::Ls => ls(args, false),
+        DeviceCommand::Rename { device, name } => rename(args, device, name),
+        DeviceCommand::Revoke { device } => revoke(args, device),
+        DeviceCommand::Show => ls(args, true),
+    }
+}
+
+fn ls(args: &Args, all: bool) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let devices = client.devices()?;
+    let shown: Vec<_> = devices.iter().filter(|d| all || d.removed.is_none()).collect();
+    let mut text = String::new();
+    for device in &shown {
+        let id = device.id.to_string();
+        let id = if all { id.as_str() } else { &id[..9] };
+        let this = if device.is_this { "  (this one)" } else { "" };
+        let gone =
+            device.removed.map_or_else(String::new, |seq| format!("  taken out by change {seq}"));
+        text.push_str(&format!("{id}  {}{this}{gone}\n", name(device)));
+    }
+    let list: Vec<Value> = shown.iter().map(|device| to_json(device)).collect();
+    let warnings = waiting_warnings(&client);
+    Ok(Done::new(text.trim_end().to_owned(), json!({ "devices": list })).with_warnings(warnings, 0))
+}
+
+fn chain(args: &Args) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let chain = client.chain()?;
+    let text = format!(
+        "ok  {} of account {} verified, from the first on\n\
+         ok  the newest is number {}, {}\n\
+         ok  {} in the account; its key was changed {}\n\
+         Compare number and letters on your other devices: a server that keeps a device in the past \
+         shows it\nanother number.",
+        plural(chain.seq + 1, "change"),
+        chain.account,
+        chain.seq,
+        &to_hex(&chain.hash)[..16],
+        plural(chain.devices as u64, "device"),
+        plural(u64::from(chain.generation) - 1, "time"),
+    );
+    let data = json!({
+        "account": chain.account.to_string(),
+        "seq": chain.seq,
+        "hash": to_hex(&chain.hash),
+        "generation": chain.generation,
+        "devices": chain.devices,
+    });
+    Ok(Done::new(text, data).with_warnings(waiting_warnings(&client), 0))
+}
+
+fn rename(args: &Args, device: &str, name: &str) -> Result<Done, Failure> {
+    let device = client(args)?.rename_device(device, name)?;
+    let text = format!("ok  {} is now {}", &device.id.to_string()[..9], printable(name));
+    Ok(Done::new(text, to_json(&device)))
+}
+
+fn revoke(args: &Args, device: &str) -> Result<Done, Failure> {
+    let revoked = client(args)?.revoke_device(device)?;
+    let could_read = match revoked.newest_s {
+        None => "!   It could read nothing: there is no snapshot yet.".to_owned(),
+        Some(newest) => format!(
+            "!   What it could read, it may have copied: {}, up to the one of {}.",
+            plural(revoked.snapshots, "snapshot"),
+            time(newest)
+        ),
+    };
+    let text = format!(
+        "ok  {} is taken out: it reads nothing that is stored from now on, and writes nothing\n\
+         {could_read}\n\
+         !   It still can see that this backup grows, and by how much.\n\
+         !   Your other devices refuse it from the next time on that they reach the server.",
+        name(&revoked.device)
+    );
+    let data = json!({
+        "device": to_json(&revoked.device),
+        "could_read_snapshots": revoked.snapshots,
+        "could_read_until_s": revoked.newest_s,
+    });
+    Ok(Done::new(text, data))
+}
+
+/// The side of the device that is in the account already.
+fn link_old(args: &Args, output: &Output, code: &str) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    output.tell("..  meeting the new device at the server");
+    let offer = client.link(code)?;
+    let words = ask_words("Type the three words that the new device shows: ")?;
+    let words = client.link_finish(offer, &words)?;
+    let text = format!(
+        "ok  the new device is in your account\n\
+         Type these three words on the new device:\n\n    {}\n\n\
+         If it does not take them, take it out again: `strongroom device ls` and \
+         `strongroom device revoke`.",
+        words.join(" ")
+    );
+    Ok(Done::new(text, json!({ "words": words })))
+}
+
+/// The side of the new device.
+fn link_new(
+    args: &Args,
+    output: &Output,
+    server: &str,
+    device_name: Option<&str>,
+) -> Result<Done, Failure> {
+    let dir = dir(args)?;
+    if sr_client::is_joined(&dir) {
+        return Err(sr_client::ClientError::AlreadyJoined.into());
+    }
+    let device = device_name.map_or_else(host_name, str::to_owned);
+    let mut linking = Linking::begin(server, clock())?;
+    output.tell(&format!(
+        "On a device that you have already, run:\n\n    strongroom device link {}\n\n\
+         ..  waiting for it (up to ten minutes)",
+        linking.code()
+    ));
+    let words = linking.words()?;
+    output.tell(&format!("Type these three words there:\n\n    {}\n", words.join(" ")));
+    linking.wait()?;
+    let words = ask_words("Type the three words that it shows now: ")?;
+    let mut client = linking.finish(&words, &dir, &device)?;
+    let chain = client.chain()?;
+    let text = format!(
+        "ok  this device, {}, is one of {} of your account\n\
+         ok  it knows what your other device had seen: nothing older is taken from the server\n\
+         Next: strongroom backup add PATH, or strongroom backup snapshots",
+        printable(&device),
+        chain.devices
+    );
+    Ok(Done::new(text, json!({ "device": device, "account": chain.account.to_string() })))
+}
+
+pub(crate) fn waiting_warnings(client: &sr_client::Client) -> Vec<String> {
+    let warning = client.waiting().map(|waiting| {
+        format!(
+            "a change of the account, number {}, counts from {} on: somebody acts with the recovery \
+             kit, or without it. `strongroom recovery requests` shows what waits",
+            waiting.seq,
+            time(waiting.until_s)
+        )
+    });
+    warning.into_iter().collect()
+}
+
+fn name(device: &DeviceEntry) -> String {
+    device
+        .name
+        .as_deref()
+        .map_or_else(|| "(no name)".to_owned(), |name| printable(name).to_string())
+}
+
+fn to_json(device: &DeviceEntry) -> Value {
+    json!({
+        "id": device.id.to_string(),
+        "name": device.name,
+        "is_this": device.is_this,
+        "added": device.added,
+        "removed": device.removed,
+    })
+}
