@@ -67,7 +67,11 @@ pub(crate) fn sync(
     if let Some(act) = profile.pending_act()? {
         match send(profile, remote, &act, clock) {
             // Another device was faster. What was begun is to be begun again, on what is now.
-            Err(ClientError::ServerRefused(ErrorCode::Conflict)) => profile.clear_act()?,
+            Err(ClientError::ServerRefused(
+                ErrorCode::Conflict | ErrorCode::BlockRefused | ErrorCode::TooEarly,
+            )) => profile.clear_act()?,
+            // The account is not there, which reading it will say.
+            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {}
             done => done?,
         }
     }
@@ -88,6 +92,9 @@ pub(crate) fn act(
     act: PendingAct,
     clock: &Clock,
 ) -> Result<(), ClientError> {
+    // What this client would not take from another is not sent.
+    let block = Block::parse(act.block.as_slice()).map_err(|_| ClientError::NotAllowed)?;
+    profile.keys.account.clone().extend(&block).map_err(|_| ClientError::NotAllowed)?;
     profile.set_act(&act)?;
     match send(profile, remote, &act, clock) {
         Err(ClientError::ServerRefused(ErrorCode::Conflict)) => {
@@ -95,9 +102,9 @@ pub(crate) fn act(
             fetch(profile, remote, clock)?;
             Err(ClientError::Overtaken)
         }
-        Err(ClientError::ServerRefused(ErrorCode::BlockRefused)) => {
+        Err(ClientError::ServerRefused(code @ (ErrorCode::BlockRefused | ErrorCode::TooEarly))) => {
             profile.clear_act()?;
-            Err(ClientError::ServerRefused(ErrorCode::BlockRefused))
+            Err(ClientError::ServerRefused(code))
         }
         done => done,
     }
@@ -111,6 +118,10 @@ fn send(
 ) -> Result<(), ClientError> {
     let block = Block::parse(act.block.as_slice()).map_err(|_| profile.damaged())?;
     let account = profile.keys.account.id();
+    // Its answer came, and the power went before it was ticked off.
+    if block.body.seq > 0 && profile.keys.account.block_hash(block.body.seq) == Some(block.hash()) {
+        return profile.clear_act();
+    }
     let mut request = AccountAppend {
         account,
         block: act.block.clone(),
@@ -190,6 +201,8 @@ fn fetch(
     for bytes in new {
         let block = Block::parse(bytes).map_err(|_| Misbehaviour::ResponseMalformed)?;
         if let Some(gate) = account.gate(&block) {
+            // A start that was there at the first view was first seen then, or now at the latest.
+            profile.note_block_seen(gate.opened, now_s)?;
             let seen_s = profile.block_seen_s(gate.opened)?.unwrap_or(now_s);
             let until_s = seen_s.saturating_add(gate.delay_s);
             if now_s < until_s {

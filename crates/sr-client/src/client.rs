@@ -194,9 +194,12 @@ impl Client {
 
     fn refresh_once(&mut self) -> Result<(), ClientError> {
         self.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        self.profile.is_waiting = self.waiting.is_some();
         let keys = Arc::clone(&self.profile.keys);
         self.make_space(&keys.root, &self.root_remote)?;
         if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
+            // A device that does not count writes no record.
+            self.require_full()?;
             let name = self.profile.device_name()?;
             let (device, name) = (keys.device.id(), String::from_utf8_lossy(&name).into_owned());
             root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
@@ -422,10 +425,13 @@ impl Client {
         let (space, newest) = (keys.space(), keys.generation());
         match self.profile.space_generation(space)? {
             Some(generation) if generation == newest => return Ok(()),
+            // Others have rotated it further than this device knows yet.
+            Some(_) if self.profile.is_waiting => return Ok(()),
             None => {
                 let token = self.profile.invite()?.token;
+                // Voucher 0 has paid for the account; it is not shown where a space is asked for.
                 let vouchers: Vec<_> =
-                    (0..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
+                    (1..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
                 remote.create_space(keys, &vouchers)?;
             }
             // Which of the earlier generations it has is not known after an interruption.

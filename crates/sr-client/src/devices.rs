@@ -97,6 +97,7 @@ impl Client {
     /// **Errors** [`ClientError::NotFound`], and those of writing the root space.
     pub fn rename_device(&mut self, which: &str, name: &str) -> Result<DeviceEntry, ClientError> {
         let mut device = self.find_device(which)?;
+        self.require_full()?;
         self.fresh(|client| {
             let (profile, remote) = (&mut client.profile, &client.root_remote);
             root::update(profile, remote, &client.clock, |record| record.set_name(device.id, name))
@@ -121,15 +122,14 @@ impl Client {
             return Err(ClientError::NotFound(format!("live device {which}")));
         }
         let snapshots = self.snapshots()?;
+        let mut taken_out = Err(ClientError::Overtaken);
         for _ in 0..TRIES_MAX {
-            match self.try_revoke(device.id) {
-                Err(ClientError::Overtaken) => {}
-                done => {
-                    done?;
-                    break;
-                }
+            taken_out = self.try_revoke(device.id);
+            if !matches!(taken_out, Err(ClientError::Overtaken)) {
+                break;
             }
         }
+        taken_out?;
         // The rights of every space, now or at the next command.
         self.refresh()?;
         Ok(Revoked {
@@ -141,11 +141,17 @@ impl Client {
 
     fn try_revoke(&mut self, device: DeviceId) -> Result<(), ClientError> {
         let anchors = self.fresh(Client::anchors)?;
-        self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
-        let now_s = (self.clock)();
-        let act = keys.actor(now_s).remove_device(&keys.device, device, anchors, &mut os_rng());
-        let act = PendingAct::new(act?, None);
+        let (actor, mut rng) = (keys.actor((self.clock)()), os_rng());
+        let act = match (self.require_full(), self.profile.kit()) {
+            (Ok(()), _) => actor.remove_device(&keys.device, device, anchors, &mut rng),
+            // The kit takes out one device at once, and the next after the wait.
+            (Err(_), Some(kit)) => {
+                actor.remove_device_by_kit(&kit.keys(), device, anchors, &mut rng)
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)
     }
 
@@ -155,8 +161,8 @@ impl Client {
         let spaces = [(&keys.root, &self.root_remote), (&keys.vault, &self.remote)];
         let mut anchors = Vec::new();
         for (keys, remote) in spaces {
-            let tip = heads::newest(&mut self.profile, remote, keys, false)?.tip;
-            anchors.push(Anchor { space: keys.space(), seq: tip.seq, hash: tip.hash });
+            let place = heads::newest(&mut self.profile, remote, keys, false)?.place;
+            anchors.push(Anchor { space: keys.space(), seq: place.seq, hash: place.hash });
         }
         Ok(anchors)
     }

@@ -75,6 +75,9 @@ pub enum ClientError {
     /// The server did what no honest one does. Nothing was released or sent.
     #[error("{0}")]
     Misbehaviour(Misbehaviour),
+    /// The account's rules do not allow it.
+    #[error("the account's rules do not allow this")]
+    NotAllowed,
     /// There is nothing by that name.
     #[error("there is no {0}")]
     NotFound(String),
@@ -155,6 +158,7 @@ fn refusal_text(code: ErrorCode) -> &'static str {
         ErrorCode::Busy => "it is busy",
         ErrorCode::Conflict => "another device was faster",
         ErrorCode::BlockRefused => "the account's rules do not allow it",
+        ErrorCode::TooEarly => "the wait is not over by its clock, or the clocks differ",
         ErrorCode::Internal => "it failed by itself",
     }
 }

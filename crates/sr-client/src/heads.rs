@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Newest {
     /// What the next head follows.
     pub(crate) tip: HeadPlace,
+    /// Where the newest head that counts stands.
+    pub(crate) place: HeadPlace,
     /// The newest head that counts, opened; `None` for an empty space.
     pub(crate) head: Option<head::Head>,
 }
@@ -48,7 +50,18 @@ pub(crate) fn newest(
         }
         response => response?,
     };
-    accept(profile, remote, keys, &response)?;
+    let accepted = accept(profile, remote, keys, &response);
+    match accepted {
+        // The newest state is by somebody who counts only after a wait: until then the last accepted
+        // one stays in use for reading.
+        Err(ClientError::Misbehaviour(Misbehaviour::HeadAltered | Misbehaviour::PlaceMismatch))
+            if profile.is_waiting && !writing =>
+        {
+            return current(profile, keys);
+        }
+        accepted => accepted?,
+    }
+    recount(profile, remote, keys)?;
     if let Some(sent) = profile.sent(space)? {
         match send(profile, remote, keys, &sent) {
             // A server that can't write now can be read all the same.
@@ -76,8 +89,9 @@ pub(crate) fn swap(
 pub(crate) fn current(profile: &Profile, keys: &VaultKeys) -> Result<Newest, ClientError> {
     let accepted = profile.accepted(keys.space())?;
     let account = &profile.keys.account;
+    let place = HeadPlace::of(accepted.head.as_ref());
     let head = accepted.head.map(|sealed| head::open(&sealed, keys, account)).transpose()?;
-    Ok(Newest { tip: accepted.tip.unwrap_or(HeadPlace::EMPTY), head })
+    Ok(Newest { tip: accepted.tip.unwrap_or(HeadPlace::EMPTY), place, head })
 }
 
 /// Sends a head that is remembered as sent.
@@ -145,6 +159,28 @@ fn accept(
     profile.set_answer(space, &response.answer)
 }
 
+/// A head that was accepted may count no more: its signer was taken out since, at an earlier one. The
+/// newest that does is looked for from the beginning.
+fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(), ClientError> {
+    let own = std::sync::Arc::clone(&profile.keys);
+    let removals = own.secrets.removals();
+    let accepted = profile.accepted(keys.space())?;
+    let (Some(tip), Some(sealed)) = (accepted.tip, accepted.head) else { return Ok(()) };
+    let opened = head::open(&sealed, keys, &own.account)?;
+    let place = HeadPlace::of(Some(&sealed));
+    if head::counts(&opened, place, keys.space(), &own.account, removals) {
+        return Ok(());
+    }
+    let chain = remote.heads(keys, 1, tip.seq)?;
+    // SR-007: the heads must be the ones that were accepted.
+    Misbehaviour::HeadForked.refuse_if(HeadPlace::of(chain.last()) != tip)?;
+    let counts = head::follow(HeadPlace::EMPTY, 0, &chain, keys, &own.account, removals)?;
+    let counting = counts.and_then(|counts| {
+        chain.iter().find(|head| HeadPlace::of(Some(head)) == counts.place).cloned()
+    });
+    profile.set_accepted(keys.space(), tip, accepted.chain_seq, counting)
+}
+
 /// Returns the heads that lead to `newest`, and the place that they follow: what this client has
 /// accepted, or, where it has seen no head of the space yet, the place before the first that it
 /// needs.
@@ -164,7 +200,9 @@ fn chain_to(
     let (from, before) = match (accepted.tip, &accepted.head) {
         (Some(tip), Some(_)) => (tip.seq + 1, Some(tip)),
         // Pinned by the device that linked this one, or seen empty.
-        (Some(tip), None) => (tip.seq.max(1), (tip.seq == 0).then_some(tip)),
+        (Some(tip), None) => {
+            (anchored.unwrap_or(tip.seq).min(tip.seq).max(1), (tip.seq == 0).then_some(tip))
+        }
         (None, _) => (anchored.unwrap_or(newest.seq).min(newest.seq).max(1), None),
     };
     let mut chain = Vec::new();
@@ -174,7 +212,7 @@ fn chain_to(
     chain.push(newest.clone());
     // SR-007: what was pinned is not there.
     if let (Some(tip), None) = (accepted.tip, &accepted.head) {
-        let is_pinned = tip.seq == 0 || HeadPlace::of(chain.first()) == tip;
+        let is_pinned = tip.seq == 0 || chain.iter().any(|head| HeadPlace::of(Some(head)) == tip);
         Misbehaviour::HeadForked.refuse_if(!is_pinned)?;
     }
     let before = before.unwrap_or_else(|| {

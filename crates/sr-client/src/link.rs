@@ -44,7 +44,6 @@ const LOCKED_S: u64 = 3600;
 struct Done {
     seq: u64,
     block: sr_crypto::Hash,
-    name: VLBytes,
     pins: VLBytes,
 }
 
@@ -144,7 +143,7 @@ impl Linking {
             && view.account.is_full(self.device.id());
         Misbehaviour::ChainNotAsPromised.refuse_if(!is_in)?;
         let invite = Invite { address: self.address, card_hash: answer.card, token: [0; 16] };
-        let owner = String::from_utf8_lossy(done.name.as_slice()).into_owned();
+        let owner = String::from_utf8_lossy(pins.name.as_slice()).into_owned();
         let mut profile = Profile::create(
             dir,
             NewProfile {
@@ -198,7 +197,8 @@ impl Client {
         self.fresh(Client::anchors)?;
         self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
-        let mut pins = Pins { answers: Vec::new() };
+        let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
+        let mut pins = Pins { name, answers: Vec::new() };
         for space in [keys.root.space(), keys.vault.space()] {
             pins.answers.extend(self.profile.answer(space)?);
         }
@@ -246,34 +246,33 @@ impl Client {
             return Err(ClientError::WrongWords);
         }
         self.profile.set_link_failures(0, 0)?;
+        let mut added = Err(ClientError::Overtaken);
         for _ in 0..TRIES_MAX {
-            let keys = Arc::clone(&self.profile.keys);
-            let act = keys.actor((self.clock)()).add_device(
-                &keys.device,
-                offer.transcript.device(),
-                offer.transcript.hash(),
-                offer.pop.clone(),
-                &mut os_rng(),
-            )?;
-            let act = PendingAct::new(act, None);
-            match account::act(&mut self.profile, &self.account_remote, act, &self.clock) {
-                Err(ClientError::Overtaken) => self.refresh()?,
-                done => {
-                    done?;
-                    break;
-                }
+            added = self.try_add(&offer);
+            if !matches!(added, Err(ClientError::Overtaken)) {
+                break;
             }
+            self.refresh()?;
         }
+        added?;
         let account = &self.profile.keys.account;
         let pins = offer.pins.seal(&offer.transcript).map_err(|_| Misbehaviour::LinkAltered)?;
-        let done = Done {
-            seq: account.seq(),
-            block: account.newest(),
-            name: self.profile.name()?.unwrap_or_default().into_bytes().into(),
-            pins: pins.into(),
-        };
+        let done = Done { seq: account.seq(), block: account.newest(), pins: pins.into() };
         self.account_remote.put_link(offer.code.place(), DONE, encode(&done))?;
         Ok(offer.transcript.words_of_old())
+    }
+
+    fn try_add(&mut self, offer: &LinkOffer) -> Result<(), ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let act = keys.actor((self.clock)()).add_device(
+            &keys.device,
+            offer.transcript.device(),
+            offer.transcript.hash(),
+            offer.pop.clone(),
+            &mut os_rng(),
+        );
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)
     }
 
     /// Reads the root record on a device that has just joined, and gives this device its name.

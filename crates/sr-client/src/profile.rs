@@ -64,6 +64,8 @@ pub(crate) struct Profile {
     dir: PathBuf,
     database: Connection,
     pub(crate) keys: Arc<Keys>,
+    /// Whether the account moves on only after a wait.
+    pub(crate) is_waiting: bool,
     _lock: File,
 }
 
@@ -129,7 +131,8 @@ impl Profile {
         let device = Arc::new(new.device);
         let secrets = open_key_block(&new.key_block, &new.account, &device, new.kit)?;
         let keys = keys_of(Arc::clone(&device), new.account, secrets, None);
-        let mut profile = Self { dir: dir.to_owned(), database, keys, _lock: lock };
+        let mut profile =
+            Self { dir: dir.to_owned(), database, keys, is_waiting: false, _lock: lock };
         profile.set("invite", new.invite.to_string().as_bytes())?;
         profile.set("device", new.device_name.as_bytes())?;
         profile.set("account", &profile.keys.account.id().0)?;
@@ -176,7 +179,7 @@ impl Profile {
         let keys = load_keys(&database, Arc::new(device))
             .map_err(state_error(&path))?
             .ok_or_else(|| state_error(&path)(rusqlite::Error::InvalidQuery))?;
-        Ok(Self { dir: dir.to_owned(), database, keys, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), database, keys, is_waiting: false, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -623,10 +626,14 @@ fn load_keys(
         let blocks = blocks?;
         let kit = kit.and_then(|sealed| Kit::kept(&sealed, &device));
         let account = Verified::verify(id, &blocks).ok()?;
+        let open = |account: &Verified<Account>| {
+            open_key_block(key_block.as_deref()?, account, &device, kit.as_ref()).ok()
+        };
         // A device that was taken out keeps the last key block that it could open.
-        let opened = (1..=blocks.len()).rev().find_map(|len| {
-            let account = Verified::verify(id, &blocks[..len]).ok()?;
-            open_key_block(key_block.as_deref()?, &account, &device, kit.as_ref()).ok()
+        let opened = open(&account).or_else(|| {
+            (1..blocks.len())
+                .rev()
+                .find_map(|len| open(&Verified::verify(id, &blocks[..len]).ok()?))
         })?;
         let vault = record
             .and_then(|bytes| RootRecord::parse(&bytes).ok())

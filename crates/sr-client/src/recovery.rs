@@ -5,10 +5,12 @@ use std::{path::Path, sync::Arc};
 use sr_keys::{DeviceKeys, Envelope, Kit, KitNote};
 use sr_trust::{Change, Policy, Role};
 use sr_wire::{
-    DeviceId, Invite, Misbehaviour,
+    DeviceId, Invite, Misbehaviour, VLBytes,
     api::{EnvelopePut, ErrorCode},
     card_hash, decode, encode, limits,
 };
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     Client, ClientError, Clock, MakeDialer,
@@ -119,12 +121,13 @@ impl Client {
         self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
         let envelope = self.envelope_of(kit)?;
-        self.profile.set_kit_change(Some(&encode(&envelope)))?;
+        let id = kit.id().into_bytes().into();
+        let change = KitChange { key: kit.keys().public().id(), id, envelope };
+        self.profile.set_kit_change(Some(&encode(&change)))?;
         let now_s = (self.clock)();
-        let act = keys.actor(now_s).start_change(&keys.device, self.policy_with(kit))?;
-        let act = PendingAct::new(act, None);
+        let act = keys.actor(now_s).start_change(&keys.device, self.policy_with(kit));
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
-        self.note_kit(&kit.id(), None)?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
     }
 
@@ -142,6 +145,9 @@ impl Client {
         let (account, keys) = (&opened.view.account, kit.keys());
         let recipient = keys.public().id();
         sr_keys::KeyBlock::open(&opened.view.key_block, account, recipient, keys.sealing())?;
+        if self.require_full().is_err() {
+            return Ok(());
+        }
         let now_s = (self.clock)();
         self.note_kit(&kit.id(), Some(now_s))
     }
@@ -215,8 +221,8 @@ impl Client {
             return Ok(self.own_recoveries()[0].until_s);
         }
         let by = kit.keys();
-        let act = keys.actor(now_s).start_recovery((Role::Kit, &by), &keys.device, stolen)?;
-        let act = PendingAct::new(act, None);
+        let act = keys.actor(now_s).start_recovery((Role::Kit, &by), &keys.device, stolen);
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
     }
@@ -236,10 +242,15 @@ impl Client {
         if !self.requests()?.iter().any(|request| request.number == number) {
             return Err(ClientError::NotFound(format!("request {number}")));
         }
-        self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
-        let act = keys.actor((self.clock)()).veto(&keys.device, number)?;
-        let act = PendingAct::new(act, None);
+        let actor = keys.actor((self.clock)());
+        let act = match (self.require_full(), self.profile.kit()) {
+            (Ok(()), _) => actor.veto(&keys.device, number),
+            // The paper stops what a thief has begun without it.
+            (Err(_), Some(kit)) => actor.veto_by_kit(&kit.keys(), number),
+            (Err(error), None) => return Err(error),
+        };
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)
     }
 
@@ -267,8 +278,12 @@ impl Client {
         if keys.account.is_full(keys.device.id()) {
             // What the kit was kept for is done.
             let name = self.profile.device_name()?;
-            self.profile.clear_kit()?;
-            return self.adopt_record(&String::from_utf8_lossy(&name));
+            let (device, name) = (keys.device.id(), String::from_utf8_lossy(&name).into_owned());
+            self.make_space(&keys.root, &self.root_remote)?;
+            root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
+                record.set_name(device, &name);
+            })?;
+            return self.profile.clear_kit();
         }
         let ready = self.own_recoveries().into_iter().find(|request| request.until_s <= now_s);
         let Some(ready) = ready else { return Ok(()) };
@@ -286,11 +301,18 @@ impl Client {
     }
 
     fn finish_kit_change(&mut self, now_s: u64) -> Result<(), ClientError> {
-        let Some(envelope) = self.profile.kit_change()? else { return Ok(()) };
-        let envelope: EnvelopePut = decode("envelope", &envelope, limits::MESSAGE_LEN_MAX)
+        let Some(change) = self.profile.kit_change()? else { return Ok(()) };
+        let change: KitChange = decode("kit change", &change, limits::MESSAGE_LEN_MAX)
             .map_err(|_| self.profile.damaged())?;
-        let mine = |request: &Request| request.kind == RequestKind::Policy;
-        let Some(request) = self.waiting_requests().into_iter().find(mine) else {
+        let is_own =
+            |policy: &Policy| policy.kit.as_ref().is_some_and(|kit| kit.id() == change.key);
+        let account = &self.profile.keys.account;
+        let number = account.changes().find_map(|(seq, waiting)| match waiting {
+            Change::Recovery(policy) if is_own(policy) => Some(seq),
+            _ => None,
+        });
+        let request = self.waiting_requests().into_iter().find(|r| Some(r.number) == number);
+        let Some(request) = request else {
             // Stopped by somebody.
             return self.profile.set_kit_change(None);
         };
@@ -299,9 +321,12 @@ impl Client {
         }
         let keys = Arc::clone(&self.profile.keys);
         let act = keys.actor(now_s).finish_change(&keys.device, request.number, &mut os_rng())?;
-        let act = PendingAct::new(act, Some(envelope));
+        let act = PendingAct::new(act, Some(change.envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
-        self.profile.set_kit_change(None)
+        self.profile.set_kit_change(None)?;
+        let keys = Arc::clone(&self.profile.keys);
+        self.make_space(&keys.root, &self.root_remote)?;
+        self.note_kit(&String::from_utf8_lossy(change.id.as_slice()), None)
     }
 
     fn own_recoveries(&self) -> Vec<Request> {
@@ -361,6 +386,14 @@ impl Client {
         })?;
         Ok(())
     }
+}
+
+/// A kit that comes into force after a wait.
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct KitChange {
+    key: DeviceId,
+    id: VLBytes,
+    envelope: EnvelopePut,
 }
 
 struct OpenedKit {

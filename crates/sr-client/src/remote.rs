@@ -66,8 +66,10 @@ struct Session {
     binding: [u8; 32],
     card: Card,
     counter: AtomicU64,
-    /// The generation of the keys by which the rights on the space are proven; 0 for none.
-    proven: AtomicU32,
+    /// Whether the right to read the space is proven.
+    may_read: AtomicBool,
+    /// The generation of the key by which the right to append is proven; 0 for none.
+    may_append: AtomicU32,
 }
 
 /// The body of a request: its pieces, the last first. A pack is sent from where it was sealed.
@@ -182,7 +184,7 @@ impl Remote {
     ) -> Result<(), ClientError> {
         let prefix = Bytes::from([&keys.space().0[..], &id.0].concat());
         let body = Parts(vec![Bytes::from(pack), prefix]);
-        let stored = self.with_session(Some(keys), |session| {
+        let stored = self.with_session(Some((keys, Right::Append)), |session| {
             let body = body.clone();
             async move { session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await }
         });
@@ -203,7 +205,7 @@ impl Remote {
         let (first, last) = (slot(slots.first), slot(slots.last));
         let reply_len_max = 4 + (slots.last - slots.first + 1) * limits::SLOT_LEN;
         let request = encode(&api::PackGet { space: keys.space(), pack, first, last });
-        let reply = self.with_session(Some(keys), |session| {
+        let reply = self.with_session(Some((keys, Right::Read)), |session| {
             let request = request.clone();
             async move { session.call(api::PACK_GET, request, reply_len_max).await }
         });
@@ -229,7 +231,7 @@ impl Remote {
         let mut missing = Vec::new();
         for asked in packs.chunks(limits::HAVE_MAX) {
             let request = encode(&api::PackHave { space: keys.space(), packs: asked.to_vec() });
-            let reply = self.with_session(Some(keys), |session| {
+            let reply = self.with_session(Some((keys, Right::Read)), |session| {
                 let request = request.clone();
                 async move { session.call(api::PACK_HAVE, request, limits::MESSAGE_LEN_MAX).await }
             })?;
@@ -251,7 +253,7 @@ impl Remote {
         newest: Option<&SignedAnswer>,
     ) -> Result<HeadResponse, ClientError> {
         let (nonce, _) = head_nonce(newest, &mut os_rng());
-        self.with_session(Some(keys), |session| async move {
+        self.with_session(Some((keys, Right::Read)), |session| async move {
             let request = encode(&api::HeadRead { space: keys.space(), nonce });
             let reply = session.call(api::HEAD_READ, request, limits::MESSAGE_LEN_MAX).await?;
             Ok(verify_answer(&reply, &session.card, keys, &nonce)?)
@@ -267,7 +269,7 @@ impl Remote {
     ) -> Result<HeadResponse, ClientError> {
         let append = &capability(keys, Right::Append)?;
         let (nonce, _) = head_nonce(newest, &mut os_rng());
-        self.with_session(Some(keys), |session| async move {
+        self.with_session(Some((keys, Right::Append)), |session| async move {
             let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
             let bytes = swap_bytes(&session.binding, counter, head);
             let proof = SwapProof { counter, signature: append.sign(labels::SWAP, &bytes) };
@@ -287,7 +289,7 @@ impl Remote {
         let mut heads = Vec::new();
         while from <= to {
             let request = encode(&api::HeadChain { space: keys.space(), from });
-            let reply = self.with_session(Some(keys), |session| {
+            let reply = self.with_session(Some((keys, Right::Read)), |session| {
                 let request = request.clone();
                 async move { session.call(api::HEAD_CHAIN, request, limits::MESSAGE_LEN_MAX).await }
             })?;
@@ -396,7 +398,7 @@ impl Remote {
     /// the protocol may be repeated.
     fn with_session<T, F>(
         &self,
-        keys: Option<&VaultKeys>,
+        rights: Option<(&VaultKeys, Right)>,
         work: impl Fn(Arc<Session>) -> F,
     ) -> Result<T, ClientError>
     where
@@ -406,7 +408,7 @@ impl Remote {
             let mut wait = Duration::from_millis(100);
             let mut failing_since = None;
             loop {
-                let result = match self.session(keys).await {
+                let result = match self.session(rights).await {
                     Ok(session) => {
                         let result = work(Arc::clone(&session)).await;
                         if matches!(result, Err(Failed::Connection(_))) {
@@ -436,7 +438,7 @@ impl Remote {
         })
     }
 
-    async fn session(&self, keys: Option<&VaultKeys>) -> Result<Arc<Session>, Failed> {
+    async fn session(&self, rights: Option<(&VaultKeys, Right)>) -> Result<Arc<Session>, Failed> {
         let mut slot = self.session.lock().await;
         let session = match slot.as_ref().filter(|session| !session.sender.is_closed()) {
             Some(session) => Arc::clone(session),
@@ -447,13 +449,17 @@ impl Remote {
                 session
             }
         };
-        if let Some(keys) = keys
-            && session.proven.load(Ordering::SeqCst) != keys.generation()
+        if let Some((keys, _)) = rights
+            && !session.may_read.load(Ordering::SeqCst)
         {
-            for right in [Right::Read, Right::Append] {
-                session.prove(keys, right).await?;
-            }
-            session.proven.store(keys.generation(), Ordering::SeqCst);
+            session.prove(keys, Right::Read).await?;
+            session.may_read.store(true, Ordering::SeqCst);
+        }
+        if let Some((keys, Right::Append)) = rights
+            && session.may_append.load(Ordering::SeqCst) != keys.generation()
+        {
+            session.prove(keys, Right::Append).await?;
+            session.may_append.store(keys.generation(), Ordering::SeqCst);
         }
         Ok(session)
     }
@@ -486,7 +492,8 @@ impl Remote {
             binding: channel.binding,
             card,
             counter: AtomicU64::new(0),
-            proven: 0.into(),
+            may_read: false.into(),
+            may_append: 0.into(),
         })
     }
 }

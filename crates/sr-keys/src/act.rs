@@ -205,6 +205,13 @@ impl Actor<'_> {
         self.act(Op::Veto { start }, &[(Role::Device, &by.signing())], Vec::new())
     }
 
+    /// Stops a change that was begun without the kit, by the kit.
+    ///
+    /// **Errors** [`Misbehaviour::ActNotAllowed`].
+    pub fn veto_by_kit(&self, kit: &RecoveryKeys, start: u64) -> Result<Act, Misbehaviour> {
+        self.act(Op::Veto { start }, &[(Role::Kit, &kit.signing)], Vec::new())
+    }
+
     /// The secrets of the next generation, with the heads of a removal, and what commits to those.
     fn removal(
         &self,

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{AccountKeys, Removal, account::root_commit};
 
+const VERSION: u8 = 1;
 /// The newest removals whose heads a key block carries. By then every space has a newer head.
 const REMOVALS_MAX: usize = 64;
 
@@ -81,7 +82,7 @@ impl KeyBlock {
         bound_to: Hash,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, SealError> {
-        let (version, generation) = (1, keys.generation());
+        let (version, generation) = (VERSION, keys.generation());
         let ids: Vec<DeviceId> = recipients.0.iter().map(|(id, _)| *id).collect();
         let aad = associated_data(version, generation, &bound_to, &ids);
         let recipients = recipients
@@ -128,6 +129,9 @@ impl KeyBlock {
         let malformed = |_| Misbehaviour::ObjectMalformed;
         let block: Self =
             decode("key block", bytes, limits::KEY_BLOCK_LEN_MAX).map_err(malformed)?;
+        if block.version != VERSION {
+            return Err(Misbehaviour::ObjectMalformed);
+        }
         let ids: Vec<DeviceId> = block.recipients.iter().map(|r| r.key).collect();
         let aad = associated_data(block.version, block.generation, &block.bound_to, &ids);
         let mismatch = Misbehaviour::RootMismatch;
@@ -166,10 +170,18 @@ impl AccountKeys {
         Misbehaviour::RootMismatch.refuse_if(!roots_match)?;
         // SR-025
         Misbehaviour::SeedMismatch.refuse_if(seed_commit(&self.seed) != account.seed_commit())?;
-        let anchors_match = self.removals.iter().all(|removal| {
-            let commit = removal.commit();
-            account.devices().iter().any(|d| d.removed == Some((removal.seq, commit)))
-        });
+        // All of the newest, and none that was not.
+        let mut committed: Vec<(u64, Hash)> = account
+            .devices()
+            .iter()
+            .filter_map(|device| device.removed)
+            .filter(|(_, anchors)| *anchors != [0; 32])
+            .collect();
+        committed.sort_unstable();
+        let newest = committed.len().saturating_sub(REMOVALS_MAX);
+        let held: Vec<(u64, Hash)> =
+            self.removals.iter().map(|removal| (removal.seq, removal.commit())).collect();
+        let anchors_match = held == committed[newest..];
         // SR-027
         Misbehaviour::AnchorsMismatch.refuse_if(!anchors_match)
     }

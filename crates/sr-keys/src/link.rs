@@ -6,7 +6,9 @@
 use bip39::Language;
 use sr_crypto::{CryptoRng, Hash, SealError, SealingKey, hash, seal_to, text};
 use sr_trust::DeviceInfo;
-use sr_wire::{AccountId, Misbehaviour, SignedAnswer, SpaceId, decode, encode, labels, limits};
+use sr_wire::{
+    AccountId, Misbehaviour, SignedAnswer, SpaceId, VLBytes, decode, encode, labels, limits,
+};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 /// Bits of a code.
@@ -161,6 +163,8 @@ impl Transcript {
 /// What the old device has seen, so that the new one can't be shown anything older.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Pins {
+    /// The person's name, for the new device to show.
+    pub name: VLBytes,
     /// The newest signed answer about each space.
     pub answers: Vec<SignedAnswer>,
 }

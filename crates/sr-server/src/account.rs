@@ -1,7 +1,7 @@
 //! Accounts: the server keeps their chains, and takes no block that clients would refuse.
 
 use sr_store::{NewBlock, StoreError};
-use sr_trust::{Account, Block, Change, Op, Verified, key_block_hash};
+use sr_trust::{Account, Block, Change, Op, Role, Verified, key_block_hash};
 use sr_wire::{
     AccountId, Misbehaviour,
     api::{self, ErrorCode},
@@ -13,6 +13,9 @@ use crate::{Server, routes::Refusal};
 /// Room for the frame of an answer, and a key block beside the blocks.
 const BLOCKS_LEN_MAX: usize =
     limits::ACCOUNT_MESSAGE_LEN_MAX - limits::KEY_BLOCK_LEN_MAX - limits::BLOCK_LEN_MAX;
+
+/// How far a client's clock may be from this server's where a wait is at stake.
+const CLOCK_SKEW_S: u64 = 600;
 
 /// Appends a block. What is checked here guards an honest server's accounts against strangers and
 /// removed devices; clients check all of it again.
@@ -43,6 +46,7 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     } else {
         let mut account = verify(request.account, &stored)?;
         let key_block = account.key().key_block;
+        check_time(&account, &block, &stored, server.now_s())?;
         account.extend(&block).map_err(refused)?;
         Some(key_block)
     };
@@ -106,6 +110,29 @@ fn verify(id: AccountId, stored: &[Vec<u8>]) -> Result<Verified<Account>, Refusa
     let blocks: Result<Vec<Block>, _> = stored.iter().map(|block| Block::parse(block)).collect();
     let blocks = blocks.map_err(|_| damaged("a block is malformed"))?;
     Verified::verify(id, &blocks).map_err(|_| damaged("the chain does not verify"))
+}
+
+/// A wait lasts by this server's clock too, so that whoever may stop it still can: what begins one
+/// says the time, and what ends one comes late enough. Clients wait by their own clocks besides.
+fn check_time(
+    account: &Verified<Account>,
+    block: &Block,
+    stored: &[Vec<u8>],
+    now_s: u64,
+) -> Result<(), Refusal> {
+    let by_kit = block.signatures.iter().any(|signature| signature.role == Role::Kit);
+    let begins = match block.body.op {
+        Op::DelayStart { .. } | Op::RecoveryStart { .. } => true,
+        Op::RemoveDevice { .. } => by_kit,
+        _ => false,
+    };
+    let is_now = block.body.time_s.abs_diff(now_s) <= CLOCK_SKEW_S;
+    let ended = account.gate(block).is_none_or(|gate| {
+        let start = usize::try_from(gate.opened).ok().and_then(|seq| stored.get(seq));
+        let began_s = start.and_then(|b| Block::parse(b).ok()).map(|block| block.body.time_s);
+        began_s.is_some_and(|began_s| now_s + CLOCK_SKEW_S >= began_s + gate.delay_s)
+    });
+    if (is_now || !begins) && ended { Ok(()) } else { Err(ErrorCode::TooEarly.into()) }
 }
 
 /// A key block comes exactly when the block names another than the one before.

@@ -1,7 +1,7 @@
 //! What one connection has proven.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,7 +33,8 @@ impl Drop for InRequest {
 
 #[derive(Default)]
 struct State {
-    proven: HashSet<(SpaceId, Right)>,
+    /// And of which generation the key was.
+    proven: HashMap<(SpaceId, Right), u32>,
     counter: u64,
 }
 
@@ -75,23 +76,17 @@ impl Connection {
         verify_capability(labels::PROVE, key, &bytes, &proof.signature)
             .map_err(|_| ErrorCode::RightRefused)?;
         let mut state = self.state();
-        if state.proven.contains(&(proof.space, proof.right)) {
-            return Ok(());
-        }
-        if state.proven.len() >= limits::RIGHTS_PER_CONNECTION_MAX {
+        let is_new = !state.proven.contains_key(&(proof.space, proof.right));
+        if is_new && state.proven.len() >= limits::RIGHTS_PER_CONNECTION_MAX {
             return Err(ErrorCode::QuotaFull);
         }
-        state.proven.insert((proof.space, proof.right));
+        state.proven.insert((proof.space, proof.right), keys.generation);
         Ok(())
     }
 
-    /// Refuses unless this connection has proven the right.
-    pub(crate) fn require(&self, space: SpaceId, right: Right) -> Result<(), ErrorCode> {
-        if self.state().proven.contains(&(space, right)) {
-            Ok(())
-        } else {
-            Err(ErrorCode::RightRefused)
-        }
+    /// Returns of which generation the key was that proved the right on this connection.
+    pub(crate) fn proven(&self, space: SpaceId, right: Right) -> Option<u32> {
+        self.state().proven.get(&(space, right)).copied()
     }
 
     /// Checks that who makes a space holds the append key that the space will have.
@@ -119,10 +114,7 @@ impl Connection {
         let bytes = rotate_bytes(&self.binding, rotate.proof.counter, rotate.space, &rotate.keys);
         verify_capability(labels::ROTATE, key, &bytes, &rotate.proof.signature)
             .map_err(|_| ErrorCode::RightRefused)?;
-        self.count(rotate.proof.counter)?;
-        // What was proven by the keys before counts no more.
-        self.state().proven.retain(|(space, _)| *space != rotate.space);
-        Ok(())
+        self.count(rotate.proof.counter)
     }
 
     /// The counter of signed acts only rises.

@@ -44,7 +44,7 @@ pub(crate) async fn put(
     let pack = PackId::from_slice(&piece[SpaceId::LEN..PACK_PUT_PREFIX_LEN])
         .ok_or(ErrorCode::Malformed)?;
     piece.drain(..PACK_PUT_PREFIX_LEN);
-    connection.require(space, Right::Append)?;
+    server.require(connection, space, Right::Append)?;
 
     let receiving = Arc::new(Receiving::start(server, pack)?);
     let for_disk = Arc::clone(&receiving);
@@ -79,7 +79,7 @@ pub(crate) async fn get(
     in_request: InRequest,
 ) -> Result<ReplyBody, Refusal> {
     let request: PackGet = decode("request", &request, limits::MESSAGE_LEN_MAX)?;
-    connection.require(request.space, Right::Read)?;
+    server.require(connection, request.space, Right::Read)?;
     let for_disk = Arc::clone(server);
     let (len, first) = blocking(move || {
         let len = for_disk.stores.meta.pack_len(request.space, request.pack)? as usize;
@@ -113,7 +113,7 @@ pub(crate) fn have(
     body: &[u8],
 ) -> Result<Vec<u8>, Refusal> {
     let request: PackHave = decode("request", body, limits::MESSAGE_LEN_MAX)?;
-    connection.require(request.space, Right::Read)?;
+    server.require(connection, request.space, Right::Read)?;
     if request.packs.len() > limits::HAVE_MAX {
         return Err(ErrorCode::Malformed.into());
     }

@@ -152,7 +152,7 @@ fn rotate_space(server: &Server, connection: &Connection, body: &[u8]) -> Result
 
 fn read_chain(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let request: api::HeadChain = decode("request", body, limits::MESSAGE_LEN_MAX)?;
-    connection.require(request.space, Right::Read)?;
+    server.require(connection, request.space, Right::Read)?;
     let max = limits::HEADS_PER_MESSAGE;
     let heads = server.stores.meta.heads(request.space, request.from, max)?;
     Ok(encode(&api::HeadChainResponse { heads }))
@@ -167,7 +167,7 @@ fn prove(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8
 
 fn read_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let request: api::HeadRead = decode("request", body, limits::MESSAGE_LEN_MAX)?;
-    connection.require(request.space, Right::Read)?;
+    server.require(connection, request.space, Right::Read)?;
     let head = server.stores.meta.head(request.space)?;
     Ok(answer(server, request.space, head, request.nonce))
 }
@@ -175,7 +175,7 @@ fn read_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Ve
 fn swap_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let swap: api::HeadSwap = decode("request", body, limits::MESSAGE_LEN_MAX)?;
     let space = swap.head.space;
-    connection.require(space, Right::Append)?;
+    server.require(connection, space, Right::Append)?;
     if swap.head.sealed.as_slice().len() != limits::SEALED_HEAD_LEN {
         return Err(ErrorCode::Malformed.into());
     }
@@ -255,7 +255,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::RightRefused | ErrorCode::VoucherRefused => StatusCode::FORBIDDEN,
         ErrorCode::QuotaFull | ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::Exists | ErrorCode::Conflict => StatusCode::CONFLICT,
-        ErrorCode::BlockRefused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::BlockRefused | ErrorCode::TooEarly => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -275,5 +275,6 @@ fn message(code: ErrorCode) -> &'static str {
         ErrorCode::Internal => "the server failed",
         ErrorCode::Conflict => "another device was faster",
         ErrorCode::BlockRefused => "the account does not allow this",
+        ErrorCode::TooEarly => "the wait is not over, or the clocks differ",
     }
 }

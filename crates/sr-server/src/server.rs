@@ -10,10 +10,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sr_crypto::{Hash, SigningKey};
 use sr_store::{BlobStore, Caps, MetaStore};
-use sr_wire::{Card, CardResponse, PackId, SignedCard, TlsKey, encode, labels, limits};
+use sr_wire::{
+    Card, CardResponse, PackId, Right, SignedCard, SpaceId, TlsKey, api::ErrorCode, encode, labels,
+    limits,
+};
 use tokio::sync::Semaphore;
 
-use crate::{Channel, Listen, connection::Connection, link::Links, routes};
+use crate::{
+    Channel, Listen,
+    connection::Connection,
+    link::Links,
+    routes::{self, Refusal},
+};
 
 /// Unix seconds now.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -130,6 +138,21 @@ impl Server {
             () = idle.idle_for(IDLE_MAX) => {}
             () = idle.unproven_for(UNPROVEN_MAX) => {}
         }
+    }
+
+    /// Refuses unless the connection has proven the right, by the key that the space has now. (The
+    /// right to read is for life.)
+    pub(crate) fn require(
+        &self,
+        connection: &Connection,
+        space: SpaceId,
+        right: Right,
+    ) -> Result<(), Refusal> {
+        let proven = connection.proven(space, right).ok_or(ErrorCode::RightRefused)?;
+        if right != Right::Read && self.stores.meta.space_keys(space)?.generation != proven {
+            return Err(ErrorCode::RightRefused.into());
+        }
+        Ok(())
     }
 
     pub(crate) fn now_s(&self) -> u64 {

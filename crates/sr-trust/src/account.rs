@@ -5,8 +5,8 @@ use sr_wire::{AccountId, DeviceId, Misbehaviour, VLBytes, encode, labels, limits
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
-    AccountKey, Block, Body, Change, DeviceInfo, DeviceKind, Op, Policy, Role, Verified,
-    account_id, act::Acting, block_hash,
+    AccountKey, Block, Body, Change, DeviceInfo, DeviceKind, Op, Policy, RecoveryKey, Role,
+    Verified, account_id, act::Acting, block_hash,
 };
 
 /// The longest wait that a policy may ask for: 30 days.
@@ -23,6 +23,8 @@ pub struct Account {
     keys: Vec<AccountKey>,
     seed_commit: Hash,
     past_kits: Vec<PastKit>,
+    /// Recovery keys that count no more; none comes back in another place.
+    retired: Vec<RecoveryKey>,
     pub(crate) state: State,
 }
 
@@ -44,6 +46,12 @@ impl Device {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.removed.is_none()
+    }
+
+    /// Returns whether it holds the account key, as long as it is live.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.info.kind == DeviceKind::Full
     }
 
     /// Returns whether it was live right after block `seq`.
@@ -211,7 +219,7 @@ impl Account {
     /// Returns whether a device is live and holds the account key.
     #[must_use]
     pub fn is_full(&self, id: DeviceId) -> bool {
-        self.device(id).is_some_and(|d| d.is_live() && d.info.kind == DeviceKind::Full)
+        self.device(id).is_some_and(|d| d.is_live() && d.is_full())
     }
 
     /// Returns the account key.
@@ -331,6 +339,7 @@ impl Account {
             keys: vec![key.clone()],
             seed_commit: *seed_commit,
             past_kits: Vec::new(),
+            retired: Vec::new(),
             state,
         })
     }
@@ -395,7 +404,7 @@ impl Account {
             }
             Op::Veto { start } => self.veto(*start, acting)?,
         }
-        Some(())
+        (self.state.live.len() <= limits::DEVICES_MAX).then_some(())
     }
 
     fn begin_wait(&mut self, seq: u64, what: Waiting) -> Option<()> {
@@ -430,7 +439,7 @@ impl Account {
         let id = device.id();
         self.devices.push(Device { info: device.clone(), id, added: seq, removed: None });
         self.state.live.push(id);
-        (self.state.live.len() <= limits::DEVICES_MAX).then_some(())
+        Some(())
     }
 
     /// Takes a device out, which leaves at least one full one, and ends what it began.
@@ -449,9 +458,11 @@ impl Account {
         if let Change::Recovery(policy) = change {
             self.next_root(key)?;
             let old = std::mem::replace(&mut self.state.policy, policy.clone());
-            let replaced = old.kit.filter(|kit| policy.kit.as_ref() != Some(kit));
-            let past = replaced.map(|kit| PastKit { id: kit.id(), replaced_s: time_s });
-            self.past_kits.extend(past);
+            let kit = old.kit.filter(|kit| policy.kit.as_ref() != Some(kit));
+            let contacts = old.contacts.filter(|key| policy.contacts.as_ref() != Some(key));
+            self.past_kits
+                .extend(kit.as_ref().map(|kit| PastKit { id: kit.id(), replaced_s: time_s }));
+            self.retired.extend(kit.into_iter().chain(contacts));
             let keys: Vec<_> =
                 [&policy.kit, &policy.contacts].into_iter().flatten().map(|k| k.id()).collect();
             // What a replaced key began counts no more than the key.
@@ -472,7 +483,7 @@ impl Account {
     /// A policy has a kit; a key of it that is new was never used for anything.
     fn check_change(&self, change: &Change) -> Option<()> {
         let Change::Recovery(policy) = change else { return Some(()) };
-        let is_new = |key: &crate::RecoveryKey, old: &Option<crate::RecoveryKey>| {
+        let is_new = |key: &RecoveryKey, old: &Option<RecoveryKey>| {
             old.as_ref() == Some(key) || !self.is_used(&key.signing, &key.sealing)
         };
         let old = &self.state.policy;
@@ -495,11 +506,10 @@ impl Account {
 
     fn is_used(&self, signing: &VLBytes, sealing: &VLBytes) -> bool {
         let policy = &self.state.policy;
-        let mut recovery = [&policy.kit, &policy.contacts].into_iter().flatten();
-        let id = crate::device_id(signing.as_slice());
+        let in_force = [&policy.kit, &policy.contacts].into_iter().flatten();
+        let mut recovery = in_force.chain(&self.retired);
         self.devices.iter().any(|d| d.info.signing == *signing || d.info.sealing == *sealing)
             || recovery.any(|key| key.signing == *signing || key.sealing == *sealing)
-            || self.past_kits.iter().any(|kit| kit.id == id)
             || self.keys.iter().any(|key| key.sealing == *sealing)
     }
 

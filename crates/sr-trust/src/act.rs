@@ -3,7 +3,7 @@
 use sr_wire::{AccountId, DeviceId, Misbehaviour};
 
 use crate::{
-    Account, Block, Body, Change, Op, RecoveryKey, Role, Verified,
+    Account, Block, Body, Change, Device, Op, RecoveryKey, Role, Verified,
     account::{Start, Waiting},
 };
 
@@ -108,10 +108,13 @@ impl Acting {
     fn may_stop(&self, account: &Account, start: &Start) -> bool {
         match &start.what {
             Waiting::Change { .. } => {
-                self.kit || self.device.is_some_and(|id| start.live.contains(&id))
+                let was_live = |id| {
+                    start.live.contains(&id) && account.device(id).is_some_and(Device::is_full)
+                };
+                self.kit || self.device.is_some_and(was_live)
             }
             Waiting::Recovery { stolen, .. } => self.device.is_some_and(|id| {
-                let is_only = account.live().count() == 1;
+                let is_only = account.live().filter(|device| device.is_full()).count() == 1;
                 account.is_full(id) && (*stolen != Some(id) || is_only)
             }),
         }

@@ -204,7 +204,7 @@ pub fn follow(
         opened.push(Opened { place, head });
     }
     while let Some(newest) = opened.pop() {
-        let counts = counts(&newest, keys.space(), account, removals);
+        let counts = counts(&newest.head, newest.place, keys.space(), account, removals);
         if counts || !sr_wire::check::enforced(Misbehaviour::SignerUnknown) {
             return Ok(Some(newest));
         }
@@ -214,20 +214,22 @@ pub fn follow(
 
 /// The tip rule (SR-014): a head counts if its signer is live now, or if the device that removed the
 /// signer had accepted it.
-fn counts(
-    opened: &Opened,
+#[must_use]
+pub fn counts(
+    head: &Head,
+    place: HeadPlace,
     space: SpaceId,
     account: &Verified<Account>,
     removals: &[Removal],
 ) -> bool {
-    let Some(device) = account.device(opened.head.signer) else { return false };
+    let Some(device) = account.device(head.signer) else { return false };
     let Some((removed, _)) = device.removed else { return true };
     let anchor = removals
         .iter()
         .filter(|removal| removal.seq == removed)
         .flat_map(|removal| &removal.anchors)
         .find(|anchor| anchor.space == space);
-    anchor.is_some_and(|anchor| opened.place.seq <= anchor.seq)
+    anchor.is_some_and(|anchor| place.seq <= anchor.seq)
 }
 
 fn anchors(space: SpaceId, removals: &[Removal]) -> impl Iterator<Item = &Anchor> {

@@ -263,6 +263,8 @@ pub enum ErrorCode {
     Conflict = 11,
     /// The block is none that the account's chain allows next.
     BlockRefused = 12,
+    /// The block ends a wait that is not over, or begins one at another time than now.
+    TooEarly = 13,
 }
 
 /// The body of an answer that is not a success.

@@ -19,12 +19,12 @@ pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
 pub const HEADS_PER_MESSAGE: usize = 7;
 /// An envelope of a recovery kit.
 pub const ENVELOPE_LEN_MAX: usize = 4096;
-/// One message of a linking ceremony: the pins of 16 spaces.
-pub const LINK_MESSAGE_LEN_MAX: usize = 60 * 1024;
+/// One message of a linking ceremony: the pins of two spaces have under 10 KiB.
+pub const LINK_MESSAGE_LEN_MAX: usize = 16 * 1024;
 /// Messages of a linking ceremony.
 pub const LINK_MESSAGES_MAX: u8 = 8;
 /// Linking ceremonies that the server holds at once.
-pub const LINKS_MAX: usize = 256;
+pub const LINKS_MAX: usize = 128;
 /// Pack ids asked for in one request: 1,024 of 32 bytes fit in a message.
 pub const HAVE_MAX: usize = 1024;
 /// Streams of one connection that the server serves at once.

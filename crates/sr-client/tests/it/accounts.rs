@@ -3,10 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use rusqlite::params;
@@ -77,13 +74,6 @@ impl World {
         let blocks = query.query_map([], |row| row.get(0)).expect("blocks");
         blocks.map(|block| block.expect("block")).collect()
     }
-}
-
-/// A clock that a test moves.
-fn moving_clock() -> (Clock, Arc<AtomicU64>) {
-    let ahead = Arc::new(AtomicU64::new(0));
-    let (now, moved) = (clock(), Arc::clone(&ahead));
-    (Arc::new(move || now() + moved.load(Ordering::SeqCst)), ahead)
 }
 
 fn backup(client: &mut Client) -> Result<(), ClientError> {
@@ -346,7 +336,7 @@ fn everything_comes_back_from_the_paper_alone() {
     let original = world.folder();
     fs::remove_dir_all(world.profile()).expect("removes");
     let typed = Kit::from_text(&kit.code().to_lowercase()).expect("reads");
-    let (moving, ahead) = moving_clock();
+    let (moving, ahead) = (world.clock(), Arc::clone(&world.ahead));
     let mut client = world.restore_kit(&typed, "new", Arc::clone(&moving)).expect("restores");
     let target = Target::Folder(world.target());
     client.restore("latest", None, &target, &Progress::default()).expect("reads at once");
@@ -379,9 +369,12 @@ fn a_live_device_stops_a_recovery() {
     world.write("a", "1");
     world.backup();
     let kit = world.with_kit();
-    let (moving, ahead) = moving_clock();
+    let (moving, ahead) = (world.clock(), Arc::clone(&world.ahead));
     let mut thief = world.restore_kit(&kit, "thief", moving).expect("reads");
     thief.add_folder(&world.folder()).expect("adds");
+    // A device that does not count writes no record either.
+    assert!(matches!(thief.rename_device("laptop", "x"), Err(ClientError::RecoveryWaits { .. })));
+    thief.drill(&kit).expect("opens");
     thief.start_recovery(None).expect("begins");
     let mut client = world.client();
     let requests = client.requests().expect("lists");
@@ -402,18 +395,19 @@ fn a_finished_recovery_waits_for_each_device_that_was_away() {
     world.write("a", "1");
     world.backup();
     let kit = world.with_kit();
-    let (moving, ahead) = moving_clock();
-    let mut other = world.restore_kit(&kit, "other", moving).expect("restores");
+    let (moving, ahead) = (world.clock(), Arc::clone(&world.ahead));
+    let mut other = world.restore_kit(&kit, "other", Arc::clone(&moving)).expect("restores");
     other.start_recovery(None).expect("begins");
     ahead.store(4 * DAY_S, Ordering::SeqCst);
-    other.snapshots().expect("is a device of the account");
+    other.add_folder(&world.folder()).expect("adds");
+    backup(&mut other).expect("is a device of the account");
     drop(other);
     let mut client = world.client();
     assert_eq!(client.chain().expect("verifies").devices, 1);
     assert!(client.waiting().is_some());
+    assert_eq!(client.snapshots().expect("the last accepted state stays in use").len(), 1);
     drop(client);
-    let (moving, ahead) = moving_clock();
-    ahead.store(3 * DAY_S + 60, Ordering::SeqCst);
+    ahead.store(8 * DAY_S, Ordering::SeqCst);
     let mut client = Client::open(&world.profile(), moving).expect("opens");
     assert_eq!(client.chain().expect("verifies").devices, 2);
     assert!(client.waiting().is_none());
@@ -443,7 +437,7 @@ fn a_new_kit_replaces_the_old_one() {
     assert!(matches!(refused, Err(ClientError::KitReplaced { .. })), "{refused:?}");
     assert!(!world.other("new").exists());
     // The page is lost: another one counts after a wait, on its own.
-    let (moving, ahead) = moving_clock();
+    let (moving, ahead) = (world.clock(), Arc::clone(&world.ahead));
     let mut client = Client::open(&world.profile(), moving).expect("opens");
     let (third, _) = client.new_kit().expect("makes");
     client.set_kit_later(&third).expect("begins");
@@ -626,4 +620,91 @@ fn an_honest_server_takes_no_block_that_clients_would_refuse() {
 
 fn rng() -> impl sr_crypto::CryptoRng {
     rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+/// With the paper, a thief of the only device is stopped and taken out at once.
+#[test]
+fn the_paper_wins_against_a_single_stolen_device() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    let kit = world.with_kit();
+    drop(world.link("phone"));
+    // The thief, on the laptop, begins to replace the kit.
+    let mut thief = Client::open(&world.profile(), world.clock()).expect("opens");
+    let (theirs, _) = thief.new_kit().expect("makes");
+    thief.set_kit_later(&theirs).expect("begins");
+    drop(thief);
+    let mut owner = world.restore_kit(&kit, "new", world.clock()).expect("restores");
+    let requests = owner.requests().expect("lists");
+    owner.veto(requests[0].number).expect("the paper stops it");
+    owner.revoke_device("laptop").expect("the paper takes one out at once");
+    let refused = world.client().snapshots();
+    assert!(matches!(refused, Err(ClientError::DeviceRemoved)), "{refused:?}");
+    world.ahead.store(4 * DAY_S, Ordering::SeqCst);
+    assert!(owner.drill(&theirs).is_err() && owner.drill(&kit).is_ok());
+    assert_eq!(owner.snapshots().expect("reads").len(), 1);
+    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 1);
+}
+
+/// What ends a wait is not stored by an honest server before the wait is over, so that whoever may
+/// stop it still can.
+#[test]
+fn an_honest_server_makes_a_wait_last() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    let kit = world.with_kit();
+    let (ours, ahead) = (world.clock(), Arc::clone(&world.ahead));
+    let mut thief = world.restore_kit(&kit, "thief", Arc::clone(&ours)).expect("reads");
+    thief.start_recovery(None).expect("begins");
+    drop(thief);
+    // The thief's own clock runs ahead; the server's does not.
+    let theirs: Clock = Arc::new(move || ours() + 4 * DAY_S);
+    let mut thief = Client::open(&world.other("thief"), theirs).expect("opens");
+    let refused = thief.snapshots();
+    let too_early = sr_wire::api::ErrorCode::TooEarly;
+    assert!(
+        matches!(&refused, Err(ClientError::ServerRefused(code)) if *code == too_early),
+        "{refused:?}"
+    );
+    let mut owner = world.client();
+    let requests = owner.requests().expect("lists");
+    owner.veto(requests[0].number).expect("can still stop it");
+    ahead.store(4 * DAY_S, Ordering::SeqCst);
+    assert_eq!(owner.chain().expect("verifies").devices, 1);
+}
+
+/// A head by a thief that a device had accepted before the removal counts no more after it.
+#[test]
+fn a_head_accepted_before_a_removal_is_judged_again() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    drop(world.link("phone"));
+    drop(world.link("tablet"));
+    // The laptop has not seen what the phone writes when it takes the phone out.
+    let folder = world.folder();
+    let accepted = world.stored_head();
+    let mut phone = world.open("phone");
+    phone.add_folder(&folder).expect("adds");
+    backup(&mut phone).expect("backs up");
+    drop(phone);
+    let by_phone = world.stored_head();
+    assert_eq!(world.open("tablet").snapshots().expect("reads").len(), 2);
+    let space = world.insider().vault.space();
+    let statement = "DELETE FROM heads WHERE space = ?1 AND seq = ?2";
+    world.database().execute(statement, params![space.0, by_phone.seq]).expect("runs");
+    assert_eq!(world.stored_head(), accepted);
+    world.client().revoke_device("phone").expect("takes out");
+    world.show_head(&by_phone);
+    assert_eq!(world.snapshots().len(), 1, "read as the anchor");
+    assert_eq!(world.open("tablet").snapshots().expect("reads").len(), 1, "and so by the tablet");
+    world.backup();
+    assert_eq!(world.open("tablet").snapshots().expect("reads").len(), 2);
+    // One that is linked only now sees the same.
+    assert_eq!(world.link("new").snapshots().expect("reads").len(), 2);
 }

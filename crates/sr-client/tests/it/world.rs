@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sr_client::{Client, Progress, RestoreReport, SnapshotInfo, Target};
@@ -24,6 +27,8 @@ pub(crate) fn clock() -> Arc<dyn Fn() -> u64 + Send + Sync> {
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) caps: Caps,
+    /// Seconds that the server's clock, and that of [`World::clock`], are ahead.
+    pub(crate) ahead: Arc<AtomicU64>,
     server: Option<(Runtime, std::net::SocketAddr)>,
 }
 
@@ -39,8 +44,12 @@ impl World {
     }
 
     pub(crate) fn bare() -> Self {
-        let mut world =
-            Self { dir: tempfile::tempdir().expect("dir"), caps: Caps::default(), server: None };
+        let mut world = Self {
+            dir: tempfile::tempdir().expect("dir"),
+            caps: Caps::default(),
+            ahead: Arc::default(),
+            server: None,
+        };
         world.start();
         world
     }
@@ -61,10 +70,16 @@ impl World {
         fs::write(self.dir.path().join("port"), address.port().to_string()).expect("writes");
         let caps = self.caps;
         let server =
-            Arc::new(Server::new(data.identity, data.stores, caps, clock(), Box::new(|_| {})));
+            Arc::new(Server::new(data.identity, data.stores, caps, self.clock(), Box::new(|_| {})));
         runtime.spawn(server.serve(listener));
         // The lock is of the process, which in a test plays several servers one after another.
         self.server = Some((runtime, address));
+    }
+
+    /// A clock that a test moves.
+    pub(crate) fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let (now, ahead) = (clock(), Arc::clone(&self.ahead));
+        Arc::new(move || now() + ahead.load(Ordering::SeqCst))
     }
 
     pub(crate) fn stop(&mut self) {

@@ -333,6 +333,10 @@ fn sr_027_other_anchors_are_refused() {
     assert_eq!(committed, Some((2, removal.commit())));
 }
 
+fn no_pins() -> Pins {
+    Pins { name: b"Ana".to_vec().into(), answers: Vec::new() }
+}
+
 fn opening(byte: u8) -> LinkOpening {
     LinkOpening { random: [byte; 32], device: DeviceKeys::generate(&mut rng(byte.into())).info() }
 }
@@ -344,7 +348,7 @@ fn answer() -> LinkAnswer {
         block: [3; 32],
         card: [4; 32],
         random: [5; 32],
-        pins: Pins { answers: Vec::new() }.hash(),
+        pins: no_pins().hash(),
     }
 }
 
@@ -374,7 +378,7 @@ fn sr_030_changed_link_messages_are_refused() {
         }
         // The pins open for the new device, in this ceremony, and only if they are the promised ones.
         let device = DeviceKeys::generate(&mut rng(1));
-        let pins = Pins { answers: Vec::new() };
+        let pins = no_pins();
         let sealed = pins.seal(&honest).expect("seals");
         assert_eq!(Pins::open(&sealed, &honest, &device.sealing()), Ok(pins.clone()));
         let other = DeviceKeys::generate(&mut rng(2));
@@ -389,7 +393,7 @@ fn sr_030_changed_link_messages_are_refused() {
     refused(Misbehaviour::LinkAltered, || {
         let promised = LinkAnswer { pins: [9; 32], ..answer() };
         let transcript = Transcript::new(&opening(1).commit(), promised, opening(1))?;
-        let sealed = Pins { answers: Vec::new() }.seal(&transcript).expect("seals");
+        let sealed = no_pins().seal(&transcript).expect("seals");
         Pins::open(&sealed, &transcript, &DeviceKeys::generate(&mut rng(1)).sealing())
     });
 }
