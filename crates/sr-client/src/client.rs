@@ -6,6 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use sr_keys::{DeviceKeys, KitNote, VaultKeys};
@@ -15,10 +16,11 @@ use sr_wire::{Invite, Misbehaviour, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorC
 
 use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, RestoreReport, Target, TlsDialer,
-    VerifyReport, Waiting,
+    VerifyReport,
     account::{self, Keys, PendingAct},
     backup,
     devices::TRIES_MAX,
+    link::LINK_TIME,
     profile::{NewProfile, Profile},
     read::Reader,
     remote::{Remote, os_rng, runtime},
@@ -37,7 +39,7 @@ pub struct Client {
     pub(crate) account_remote: Remote,
     pub(crate) root_remote: Remote,
     pub(crate) clock: Clock,
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) link_patience: Duration,
 }
 
 /// A snapshot, as people see it.
@@ -163,7 +165,7 @@ impl Client {
 
     pub(crate) fn new(profile: Profile, remote: Remote, clock: Clock) -> Self {
         let (account_remote, root_remote) = (remote.apart(), remote.apart());
-        Self { profile, remote, account_remote, root_remote, clock, waiting: None }
+        Self { profile, remote, account_remote, root_remote, clock, link_patience: LINK_TIME }
     }
 
     /// Brings the account up to date, and finishes what an interruption left: blocks that were not
@@ -193,8 +195,7 @@ impl Client {
     }
 
     fn refresh_once(&mut self) -> Result<(), ClientError> {
-        self.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
-        self.profile.is_waiting = self.waiting.is_some();
+        self.profile.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
         let keys = Arc::clone(&self.profile.keys);
         self.make_space(&keys.root, &self.root_remote)?;
         if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
@@ -396,6 +397,8 @@ impl Client {
         };
         status.server_name = Some(card.short_name());
         let snapshots = self.snapshots()?;
+        // What other devices have noted since.
+        root::read(&mut self.profile, &self.root_remote)?;
         status.snapshots = Some(snapshots.len() as u64);
         status.newest_s = snapshots.iter().map(|snapshot| snapshot.time_s).max();
         self.with_account(status)
@@ -426,7 +429,7 @@ impl Client {
         match self.profile.space_generation(space)? {
             Some(generation) if generation == newest => return Ok(()),
             // Others have rotated it further than this device knows yet.
-            Some(_) if self.profile.is_waiting => return Ok(()),
+            Some(_) if self.profile.waiting.is_some() => return Ok(()),
             None => {
                 let token = self.profile.invite()?.token;
                 // Voucher 0 has paid for the account; it is not shown where a space is asked for.

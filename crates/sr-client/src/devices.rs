@@ -168,7 +168,9 @@ impl Client {
     }
 
     /// Finds a device by its name, its id, or the beginning of its id.
-    fn find_device(&mut self, which: &str) -> Result<DeviceEntry, ClientError> {
+    ///
+    /// **Errors** [`ClientError::NotFound`], and those of [`Client::devices`].
+    pub fn find_device(&mut self, which: &str) -> Result<DeviceEntry, ClientError> {
         let devices = self.devices()?;
         let wanted = which.to_lowercase();
         let by_name = |d: &&DeviceEntry| d.removed.is_none() && d.name.as_deref() == Some(which);
@@ -180,13 +182,13 @@ impl Client {
         match found[..] {
             [device] => Ok(device.clone()),
             [] => Err(ClientError::NotFound(format!("device {which}"))),
-            _ => Err(ClientError::NotFound(format!("one device {which} only: use its id"))),
+            _ => Err(ClientError::NotFound(format!("single device {which}; use its id"))),
         }
     }
 
     /// Returns why the newest state of the account does not count yet, if it does not.
     #[must_use]
     pub fn waiting(&self) -> Option<crate::Waiting> {
-        self.waiting
+        self.profile.waiting
     }
 }

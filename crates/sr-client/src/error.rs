@@ -18,6 +18,13 @@ pub struct RefusedFile {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
+    /// The account was changed after a wait that this device did not see, and the change does not
+    /// count here yet. Until then this device reads, and does not write.
+    #[error("the account was changed, and the change does not count on this device yet")]
+    AccountWaits {
+        /// Unix seconds until when.
+        until_s: u64,
+    },
     /// The profile has a server already.
     #[error("this profile has joined a server already")]
     AlreadyJoined,

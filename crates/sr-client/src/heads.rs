@@ -55,9 +55,11 @@ pub(crate) fn newest(
         // The newest state is by somebody who counts only after a wait: until then the last accepted
         // one stays in use for reading.
         Err(ClientError::Misbehaviour(Misbehaviour::HeadAltered | Misbehaviour::PlaceMismatch))
-            if profile.is_waiting && !writing =>
+            if profile.waiting.is_some() =>
         {
-            return current(profile, keys);
+            let until_s = profile.waiting.map_or(0, |waiting| waiting.until_s);
+            let waits = Err(ClientError::AccountWaits { until_s });
+            return if writing { waits } else { current(profile, keys) };
         }
         accepted => accepted?,
     }

@@ -33,8 +33,8 @@ const POP: u8 = 3;
 const DONE: u8 = 4;
 
 /// How long either side waits for the other.
-const LINK_TIME: Duration = Duration::from_secs(600);
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const LINK_TIME: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts with a wrong word after which the old device links nothing for a while.
 const FAILURES_MAX: u64 = 3;
 const LOCKED_S: u64 = 3600;
@@ -58,6 +58,7 @@ pub struct Linking {
     code: LinkCode,
     transcript: Option<Transcript>,
     done: Option<Done>,
+    patience: Duration,
 }
 
 impl Linking {
@@ -83,7 +84,13 @@ impl Linking {
         remote.put_link(code.place(), COMMIT, encode(&opening.commit()))?;
         let address = address.to_owned();
         let (transcript, done) = (None, None);
-        Ok(Self { remote, card, address, clock, device, opening, code, transcript, done })
+        let patience = LINK_TIME;
+        Ok(Self { remote, card, address, clock, device, opening, code, transcript, done, patience })
+    }
+
+    /// Sets how long this side waits for the other; ten minutes unless set.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Returns the code to type on the old device. It is no secret.
@@ -97,7 +104,7 @@ impl Linking {
     /// **Errors** [`ClientError::LinkExpired`], [`ClientError::Misbehaviour`].
     pub fn words(&mut self) -> Result<Vec<&'static str>, ClientError> {
         let place = self.code.place();
-        let answer: LinkAnswer = wait(&self.remote, &self.code, ANSWER)?;
+        let answer: LinkAnswer = wait(&self.remote, &self.code, ANSWER, self.patience)?;
         let transcript = Transcript::new(&self.opening.commit(), answer, self.opening.clone())?;
         let account = transcript.answer().account;
         let joins = pop(&self.device.signing(), account, transcript.device(), &transcript.hash());
@@ -112,7 +119,7 @@ impl Linking {
     ///
     /// **Errors** [`ClientError::LinkExpired`].
     pub fn wait(&mut self) -> Result<(), ClientError> {
-        self.done = Some(wait(&self.remote, &self.code, DONE)?);
+        self.done = Some(wait(&self.remote, &self.code, DONE, self.patience)?);
         Ok(())
     }
 
@@ -183,6 +190,11 @@ pub struct LinkOffer {
 }
 
 impl Client {
+    /// Sets how long this device waits for one that it links; ten minutes unless set.
+    pub fn set_link_patience(&mut self, patience: Duration) {
+        self.link_patience = patience;
+    }
+
     /// Begins on the old device, with the code that the new one shows.
     ///
     /// **Errors** [`ClientError::LinkLocked`], [`ClientError::LinkCode`],
@@ -223,9 +235,9 @@ impl Client {
             }
             done => done?,
         }
-        let opening: LinkOpening = wait(&self.account_remote, &code, OPENING)?;
+        let opening: LinkOpening = wait(&self.account_remote, &code, OPENING, self.link_patience)?;
         let transcript = Transcript::new(&commit, answer, opening)?;
-        let pop = wait_raw(&self.account_remote, &code, POP)?;
+        let pop = wait_raw(&self.account_remote, &code, POP, self.link_patience)?;
         Ok(LinkOffer { code, transcript, pop, pins })
     }
 
@@ -324,13 +336,19 @@ fn wait<T: DeserializeBytes + Serialize>(
     remote: &Remote,
     code: &LinkCode,
     number: u8,
+    patience: Duration,
 ) -> Result<T, ClientError> {
-    parse(&wait_raw(remote, code, number)?)
+    parse(&wait_raw(remote, code, number, patience)?)
 }
 
-fn wait_raw(remote: &Remote, code: &LinkCode, number: u8) -> Result<Vec<u8>, ClientError> {
+fn wait_raw(
+    remote: &Remote,
+    code: &LinkCode,
+    number: u8,
+    patience: Duration,
+) -> Result<Vec<u8>, ClientError> {
     let began = Instant::now();
-    while began.elapsed() < LINK_TIME {
+    while began.elapsed() < patience {
         if let Some(message) = look_raw(remote, code, number)? {
             return Ok(message);
         }

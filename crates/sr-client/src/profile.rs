@@ -26,7 +26,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     ClientError,
-    account::{Keys, PendingAct, keys_of},
+    account::{Keys, PendingAct, Waiting, keys_of},
 };
 
 const SCHEMA_VERSION: i64 = 2;
@@ -64,8 +64,8 @@ pub(crate) struct Profile {
     dir: PathBuf,
     database: Connection,
     pub(crate) keys: Arc<Keys>,
-    /// Whether the account moves on only after a wait.
-    pub(crate) is_waiting: bool,
+    /// Until when the account moves on only after a wait.
+    pub(crate) waiting: Option<Waiting>,
     _lock: File,
 }
 
@@ -131,8 +131,7 @@ impl Profile {
         let device = Arc::new(new.device);
         let secrets = open_key_block(&new.key_block, &new.account, &device, new.kit)?;
         let keys = keys_of(Arc::clone(&device), new.account, secrets, None);
-        let mut profile =
-            Self { dir: dir.to_owned(), database, keys, is_waiting: false, _lock: lock };
+        let mut profile = Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock };
         profile.set("invite", new.invite.to_string().as_bytes())?;
         profile.set("device", new.device_name.as_bytes())?;
         profile.set("account", &profile.keys.account.id().0)?;
@@ -179,7 +178,7 @@ impl Profile {
         let keys = load_keys(&database, Arc::new(device))
             .map_err(state_error(&path))?
             .ok_or_else(|| state_error(&path)(rusqlite::Error::InvalidQuery))?;
-        Ok(Self { dir: dir.to_owned(), database, keys, is_waiting: false, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -227,6 +227,13 @@ impl Client {
         Ok(now_s + u64::from(keys.account.policy().delay_s))
     }
 
+    /// Returns what waits, as this device knows it, but for what it began itself.
+    #[must_use]
+    pub fn known_requests(&self) -> Vec<Request> {
+        let this = RequestKind::Device(self.profile.keys.device.id());
+        self.waiting_requests().into_iter().filter(|request| request.kind != this).collect()
+    }
+
     /// Returns what waits.
     ///
     /// **Errors** those of the account.

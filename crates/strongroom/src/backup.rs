@@ -63,6 +63,7 @@ pub(crate) fn now(args: &Args, output: &Output, folder: Option<&Path>) -> Result
         skipped.map(|skipped| format!("{}: {}", shown(&skipped.path), skipped.why)).collect();
     let data: Vec<Value> = reports.iter().map(report_json).collect();
     let code = if warnings.is_empty() { 0 } else { exit::PARTLY };
+    let warnings = [warnings, crate::device::waiting_warnings(&client)].concat();
     Ok(Done::new(lines.join("\n"), json!({ "folders": data })).with_warnings(warnings, code))
 }
 

@@ -159,16 +159,25 @@ fn link_new(
     Ok(Done::new(text, json!({ "device": device, "account": chain.account.to_string() })))
 }
 
+/// Says what waits, wherever a person looks, so that it can be stopped in time.
 pub(crate) fn waiting_warnings(client: &sr_client::Client) -> Vec<String> {
-    let warning = client.waiting().map(|waiting| {
+    let begun = client.known_requests().into_iter().map(|request| {
         format!(
-            "a change of the account, number {}, counts from {} on: somebody acts with the recovery \
-             kit, or without it. `strongroom recovery requests` shows what waits",
+            "somebody has begun to act for your account, and it counts from {} on. If that is not you, \
+             stop it: strongroom recovery requests, strongroom recovery veto {}",
+            time(request.until_s),
+            request.number
+        )
+    });
+    let gated = client.waiting().map(|waiting| {
+        format!(
+            "the account was changed after a wait that this device did not see: its change {} counts \
+             here from {} on",
             waiting.seq,
             time(waiting.until_s)
         )
     });
-    warning.into_iter().collect()
+    begun.chain(gated).collect()
 }
 
 fn name(device: &DeviceEntry) -> String {

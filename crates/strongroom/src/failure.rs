@@ -180,6 +180,18 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Misbehaviour(misbehaviour) => Self::misbehaviour(misbehaviour),
             ClientError::ServerRefused(code) => Self::server_refused(code, title),
+            ClientError::AccountWaits { until_s } => make(
+                "ACCOUNT_WAITS",
+                exit::NEEDS_PERSON,
+                "Somebody has acted with the recovery kit, or without it, while this device was away. It \
+                 waits before it believes that, so that you could object.",
+                NOTHING_DONE,
+                &format!(
+                    "If that was you, run the command again after {}. If not: `strongroom device chain` on \
+                     your other devices.",
+                    crate::output::time(until_s)
+                ),
+            ),
             ClientError::AlreadyJoined => make(
                 "ALREADY_JOINED",
                 exit::CONFLICT,
@@ -301,6 +313,14 @@ impl From<ClientError> for Failure {
                 "One run at a time keeps what this device remembers of the server right.",
                 NOTHING_DONE,
                 "Wait until the other run has ended.",
+            ),
+            ClientError::NotAllowed => make(
+                "NOT_ALLOWED",
+                exit::CONFLICT,
+                "The account has 24 devices at most, at least one, and each change has those who may make \
+                 it.",
+                NOTHING_DONE,
+                "`strongroom device ls` and `strongroom recovery requests` show how the account is.",
             ),
             ClientError::NotFound(_) => make(
                 "NOT_FOUND",

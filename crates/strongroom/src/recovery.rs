@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sr_client::{Client, ClientError, Kit, KitPage, RequestKind};
+use sr_client::{Client, Kit, KitPage, RequestKind};
 
 use crate::{
     args::{Args, RecoveryCommand},
@@ -145,15 +145,7 @@ fn restore(
     };
     let stolen = match stolen {
         None => None,
-        Some(which) => {
-            let devices = client.devices()?;
-            let found = devices.iter().find(|d| {
-                d.name.as_deref() == Some(which)
-                    || (which.len() >= 8 && d.id.to_string().starts_with(which))
-            });
-            let missing = || ClientError::NotFound(format!("device {which}"));
-            Some(found.ok_or_else(missing)?.id)
-        }
+        Some(which) => Some(client.find_device(which)?.id),
     };
     let until_s = client.start_recovery(stolen)?;
     let snapshots = client.snapshots()?;
@@ -219,7 +211,7 @@ fn veto(args: &Args, number: u64) -> Result<Done, Failure> {
     Ok(Done::new(text, json!({ "number": number })))
 }
 
-/// Asks for a kit until what is typed can be one. Nothing is sent before.
+/// Asks for a kit. What can be none is found before anything is sent.
 fn ask_kit(question: &str) -> Result<Kit, Failure> {
     let typed = ask(question)?;
     Kit::from_text(&typed).map_err(|error| Failure::kit_mistyped(&error))

@@ -61,16 +61,20 @@ pub(crate) fn join(
     let device = device_name.map_or_else(host_name, str::to_owned);
     let mut client = Client::join(&dir(args)?, &invite, name, &device, clock())?;
     let chain = client.chain()?;
-    let text = format!(
+    let mut text = format!(
         "ok  the server at {} is the one that the invite names\n\
-         ok  the keys of this device, {}, are made; they never leave it\n\
-         ok  your account is made, and this is its only device\n\
-         !   There is no recovery kit: if this device breaks, everything is lost, and nobody, the \
-         operator included,\n    can bring it back. Make one: strongroom recovery kit\n\
-         Next: strongroom backup add PATH",
+         ok  the keys of this device are made; they never leave it\n\
+         ok  your account is made, with {}\n",
         invite.address,
-        printable(&device),
+        plural(chain.devices as u64, "device"),
     );
+    if !client.has_kit() {
+        text.push_str(
+            "!   There is no recovery kit: if this device breaks, everything is lost, and nobody, the \
+             operator included,\n    can bring it back. Make one: strongroom recovery kit\n",
+        );
+    }
+    text.push_str("Next: strongroom backup add PATH");
     let data = json!({
         "server": invite.address,
         "device": device,
@@ -81,7 +85,8 @@ pub(crate) fn join(
 }
 
 pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
-    let status = client(args)?.status()?;
+    let mut client = client(args)?;
+    let status = client.status()?;
     let name = status.server_name.as_deref().unwrap_or("not reached");
     let mut text = String::new();
     if let Some(name) = &status.name {
@@ -103,6 +108,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     let mut warnings = Vec::new();
     warnings.extend(status.unreachable.clone());
     warnings.extend(kit_warning(&status));
+    warnings.extend(crate::device::waiting_warnings(&client));
     let is_old = status.newest_s.is_none_or(|newest| status.now_s.saturating_sub(newest) > OLD_S);
     if is_old {
         warnings.push(match status.newest_s {

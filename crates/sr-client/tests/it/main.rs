@@ -7,5 +7,6 @@ mod attacks;
 mod backup;
 mod faults;
 mod hostile;
+mod model;
 mod network;
 mod world;

@@ -87,7 +87,7 @@ fn the_client_negotiates_the_hybrid_group() {
 }
 
 /// A network in memory: what is dialled is accepted, and nobody else hears it. It can be cut.
-struct SimulatedNetwork {
+pub(crate) struct SimulatedNetwork {
     to_server: Mutex<UnboundedSender<DuplexStream>>,
     dialled: AtomicUsize,
     /// Bytes after which a connection breaks, for the first connections.
@@ -183,10 +183,11 @@ impl tokio::io::AsyncRead for Breaking {
 }
 
 /// A server with stores in memory behind a network in memory, and an invite to it.
-fn simulated(
+pub(crate) fn simulated(
     meta: Arc<dyn MetaStore>,
     blobs: Arc<dyn sr_store::BlobStore>,
     caps: Caps,
+    clock: sr_client::Clock,
 ) -> (Runtime, Arc<SimulatedNetwork>, Invite) {
     let runtime = Runtime::new().expect("runtime");
     let identity = sr_crypto::SigningKey::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)));
@@ -196,7 +197,7 @@ fn simulated(
     let hashes: Vec<Hash> = (0..16).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
     // A faulty store may refuse this; the test then sees a refused voucher.
     let _ = meta.add_vouchers(&hashes);
-    let server = Server::new(identity, Stores { meta, blobs }, caps, clock(), Box::new(|_| {}));
+    let server = Server::new(identity, Stores { meta, blobs }, caps, clock, Box::new(|_| {}));
     let (to_server, accepted) = unbounded_channel();
     runtime.spawn(Arc::new(server).serve(SimulatedListener(accepted)));
     let network = Arc::new(SimulatedNetwork {
@@ -207,7 +208,7 @@ fn simulated(
     (runtime, network, invite)
 }
 
-fn dialer(network: &Arc<SimulatedNetwork>) -> sr_client::MakeDialer {
+pub(crate) fn dialer(network: &Arc<SimulatedNetwork>) -> sr_client::MakeDialer {
     let network = Arc::clone(network);
     Arc::new(move |_| Ok(Arc::clone(&network) as Arc<dyn Dial>))
 }
@@ -231,7 +232,7 @@ impl Simulated {
             let content = crate::world::noise(i, 200_000);
             std::fs::write(folder.join(i.to_string()), content).expect("writes");
         }
-        let (runtime, network, invite) = simulated(meta, blobs, caps);
+        let (runtime, network, invite) = simulated(meta, blobs, caps, clock());
         let profile = dir.path().join("profile");
         let join = || Client::join_by(&profile, &invite, None, "d", clock(), &dialer(&network));
         let is_failing = |joined: &Result<Client, ClientError>| {

@@ -1,0 +1,567 @@
+//! Random lives of an account against a reference model: up to five devices and a kit, a server that
+//! lies and stores that fail at random, and processes that die in between.
+//!
+//! `SR_MODEL_STEPS=100000 SR_MODEL_SEED=7 cargo test -p sr-client --test it --release model` goes on
+//! for longer; a failure names its seed and step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use sr_client::{Client, ClientError, Clock, Kit, Linking, MakeDialer, Progress, RequestKind};
+use sr_crypto::Hash;
+use sr_keys::{DeviceKeys, KeyBlock};
+use sr_store::{Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, StoreError, Swapped};
+use sr_trust::{Account, Block, Verified};
+use sr_wire::{
+    AccountId, DeviceId, Invite, PackId, SealedHead, SpaceId, SpaceKeys, VLBytes, decode,
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{
+    attacks::ONE_AT_A_TIME,
+    network::{dialer, simulated},
+    world::clock,
+};
+
+const STEPS: u64 = 2_000;
+const DEVICES: usize = 5;
+const DAY_S: u64 = 86_400;
+
+/// The truth, told with lies and lost answers as long as it is asked to lie.
+#[derive(Debug, Default)]
+struct Liar {
+    truth: MemoryMeta,
+    lies: AtomicBool,
+    rng: Mutex<Option<ChaCha8Rng>>,
+    accounts: Mutex<BTreeSet<AccountId>>,
+    /// Every key block that was stored, with its account and the place of its block.
+    key_blocks: Mutex<Vec<(AccountId, u64, Vec<u8>)>>,
+}
+
+impl Liar {
+    fn random(&self, below: u64) -> u64 {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        rng.as_mut().map_or(0, |rng| rng.next_u64() % below)
+    }
+
+    /// True once in `times`, while the server lies.
+    fn now_and_then(&self, times: u64) -> bool {
+        self.lies.load(Ordering::SeqCst) && self.random(times) == 0
+    }
+
+    /// A failing disk: before the act, or after it, so that only its answer is lost.
+    fn done<T>(&self, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let fail = || StoreError::Failed { doing: "anything", source: "injected fault".into() };
+        if self.now_and_then(12) {
+            return Err(fail());
+        }
+        let done = act()?;
+        if self.now_and_then(12) { Err(fail()) } else { Ok(done) }
+    }
+
+    fn chain(&self, account: AccountId) -> Vec<Block> {
+        let (blocks, _) = self.truth.blocks(account, 0, usize::MAX).expect("has it");
+        blocks.iter().map(|block| Block::parse(block).expect("parses")).collect()
+    }
+}
+
+impl MetaStore for Liar {
+    fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError> {
+        self.truth.add_vouchers(hashes)
+    }
+
+    fn create_space(
+        &self,
+        space: SpaceId,
+        keys: &SpaceKeys,
+        voucher_hash: &Hash,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        self.done(|| self.truth.create_space(space, keys, voucher_hash, caps))
+    }
+
+    fn space_keys(&self, space: SpaceId) -> Result<SpaceKeys, StoreError> {
+        self.truth.space_keys(space)
+    }
+
+    fn add_pack(
+        &self,
+        space: SpaceId,
+        pack: PackId,
+        len: u32,
+        caps: &Caps,
+    ) -> Result<(), StoreError> {
+        self.done(|| self.truth.add_pack(space, pack, len, caps))
+    }
+
+    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
+        self.truth.pack_len(space, pack)
+    }
+
+    fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
+        self.truth.has_pack(pack)
+    }
+
+    /// Now and then, an earlier head, or none.
+    fn head(&self, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
+        let newest = self.truth.head(space)?;
+        if !self.now_and_then(8) {
+            return Ok(newest);
+        }
+        let Some(newest) = newest else { return Ok(None) };
+        let heads = self.truth.heads(space, 1, usize::MAX)?;
+        let place = usize::try_from(self.random(newest.seq + 1)).expect("few");
+        Ok(place.checked_sub(1).and_then(|place| heads.get(place).cloned()))
+    }
+
+    fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
+        self.done(|| self.truth.swap_head(head))
+    }
+
+    fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError> {
+        let mut heads = self.truth.heads(space, from, max)?;
+        if self.now_and_then(8) {
+            match self.random(3) {
+                0 => heads.reverse(),
+                1 => {
+                    heads.pop();
+                }
+                _ => heads.extend(heads.clone()),
+            }
+        }
+        Ok(heads)
+    }
+
+    fn rotate_space(
+        &self,
+        space: SpaceId,
+        expected: &SpaceKeys,
+        keys: &SpaceKeys,
+    ) -> Result<(), StoreError> {
+        self.done(|| self.truth.rotate_space(space, expected, keys))
+    }
+
+    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+        self.done(|| {
+            self.truth.append_block(block, caps)?;
+            self.accounts.lock().expect("lock").insert(block.account);
+            if let Some(key_block) = &block.key_block {
+                let entry = (block.account, block.seq, key_block.clone());
+                self.key_blocks.lock().expect("lock").push(entry);
+            }
+            Ok(())
+        })
+    }
+
+    /// Now and then: blocks left out, repeated, reordered, cut off, changed, or an older key block.
+    fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
+        // The server itself asks for all of them, and must not lie to itself.
+        let (mut blocks, mut key_block) = self.truth.blocks(account, from, len_max)?;
+        if len_max == usize::MAX || len_max == 1 || !self.now_and_then(6) {
+            return Ok((blocks, key_block));
+        }
+        match self.random(7) {
+            0 => blocks.reverse(),
+            1 => {
+                blocks.pop();
+            }
+            2 => blocks.extend(blocks.clone()),
+            3 if !blocks.is_empty() => {
+                blocks.remove(0);
+            }
+            4 => {
+                if let Some(last) = blocks.last_mut() {
+                    let place = usize::try_from(self.random(last.len() as u64)).expect("few");
+                    last[place] ^= 1;
+                }
+            }
+            5 => {
+                let all = self.key_blocks.lock().expect("lock");
+                key_block = all.iter().find(|(id, ..)| *id == account).map(|b| b.2.clone());
+            }
+            _ => {
+                if let Some(bytes) = &mut key_block {
+                    let place = usize::try_from(self.random(bytes.len() as u64)).expect("few");
+                    bytes[place] ^= 1;
+                }
+            }
+        }
+        Ok((blocks, key_block))
+    }
+
+    fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
+        let mut envelope = self.truth.envelope(lookup)?;
+        if self.now_and_then(4) {
+            envelope[7] ^= 1;
+        }
+        Ok(envelope)
+    }
+}
+
+#[derive(TlsDeserializeBytes, TlsSerialize, TlsSize, Debug)]
+struct OpenKeyBlock {
+    version: u8,
+    generation: u32,
+    bound_to: [u8; 32],
+    recipients: Vec<Recipient>,
+    inside: VLBytes,
+}
+
+#[derive(TlsDeserializeBytes, TlsSerialize, TlsSize, Debug)]
+struct Recipient {
+    key: DeviceId,
+    sealed: VLBytes,
+}
+
+/// A device as the model has it.
+struct Modelled {
+    dir: PathBuf,
+    id: DeviceId,
+}
+
+struct Model {
+    dir: tempfile::TempDir,
+    liar: Arc<Liar>,
+    rng: ChaCha8Rng,
+    ahead: Arc<AtomicU64>,
+    dialer: MakeDialer,
+    invite: Invite,
+    _runtime: tokio::runtime::Runtime,
+    account: AccountId,
+    devices: Vec<Modelled>,
+    kit: Option<Kit>,
+    made: u64,
+    /// How often each kind of step ended well, so that a test of nothing is noticed.
+    done: BTreeMap<&'static str, u64>,
+    key_blocks_checked: usize,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let in_memory = Path::new("/dev/shm");
+        let dir = if in_memory.is_dir() {
+            tempfile::tempdir_in(in_memory).expect("dir")
+        } else {
+            tempfile::tempdir().expect("dir")
+        };
+        let liar = Arc::new(Liar::default());
+        let ahead = Arc::new(AtomicU64::new(0));
+        let clock = moving(&ahead);
+        let blobs = Arc::new(MemoryBlobs::default());
+        let meta: Arc<dyn MetaStore> = Arc::clone(&liar) as Arc<dyn MetaStore>;
+        let (runtime, network, invite) = simulated(meta, blobs, Caps::default(), clock.clone());
+        let dialer = dialer(&network);
+        let first = dir.path().join("0");
+        std::fs::create_dir(dir.path().join("folder")).expect("makes");
+        std::fs::write(dir.path().join("folder/a"), "a").expect("writes");
+        let mut client =
+            Client::join_by(&first, &invite, None, "0", clock, &dialer).expect("joins");
+        client.add_folder(&dir.path().join("folder")).expect("adds");
+        drop(client);
+        let account = *liar.accounts.lock().expect("lock").first().expect("one account");
+        *liar.rng.lock().expect("lock") = Some(ChaCha8Rng::seed_from_u64(seed ^ 1));
+        let devices = vec![Modelled { id: device_id(&first), dir: first }];
+        Self {
+            dir,
+            liar,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            ahead,
+            dialer,
+            invite,
+            _runtime: runtime,
+            account,
+            devices,
+            kit: None,
+            made: 1,
+            done: BTreeMap::new(),
+            key_blocks_checked: 0,
+        }
+    }
+
+    fn random(&mut self, below: usize) -> usize {
+        usize::try_from(self.rng.next_u64() % below as u64).expect("few")
+    }
+
+    fn clock(&self) -> Clock {
+        moving(&self.ahead)
+    }
+
+    fn open(&self, place: usize) -> Result<Client, ClientError> {
+        Client::open_by(&self.devices[place].dir, self.clock(), &self.dialer)
+    }
+
+    fn truth(&self) -> Verified<Account> {
+        Verified::verify(self.account, &self.liar.chain(self.account)).expect("the truth verifies")
+    }
+
+    /// One random step, which may end in any error while the server lies, and in few else.
+    fn step(&mut self) {
+        let is_lying = self.random(2) == 0;
+        self.liar.lies.store(is_lying, Ordering::SeqCst);
+        let actor = self.random(self.devices.len());
+        let (name, result) = match self.random(24) {
+            0 if self.devices.len() < DEVICES => ("link", self.link(actor)),
+            1 | 2 => ("revoke", self.revoke(actor)),
+            3 => ("kit", self.set_kit(actor)),
+            4 if self.devices.len() < DEVICES => ("restore", self.restore()),
+            5 => ("veto", self.veto(actor)),
+            6 => ("new kit without the old", self.set_kit_later(actor)),
+            7 => {
+                let days = self.random(5) as u64;
+                self.ahead.fetch_add(days * DAY_S, Ordering::SeqCst);
+                ("days", Ok(()))
+            }
+            8..=14 => ("backup", self.backup(actor)),
+            _ => ("sync", self.open(actor).and_then(|mut client| client.chain().map(|_| ()))),
+        };
+        self.liar.lies.store(false, Ordering::SeqCst);
+        match result {
+            Ok(()) => *self.done.entry(name).or_default() += 1,
+            Err(error) => {
+                let kind = match &error {
+                    ClientError::Misbehaviour(_) => {
+                        assert!(is_lying, "{name}: a false alarm: {error}");
+                        "refused a lie"
+                    }
+                    ClientError::DeviceRemoved => "removed",
+                    ClientError::ServerRefused(_) => "refused by the server",
+                    _ => "other",
+                };
+                *self.done.entry(kind).or_default() += 1;
+            }
+        }
+        self.check();
+    }
+
+    fn link(&mut self, actor: usize) -> Result<(), ClientError> {
+        let name = self.made.to_string();
+        self.made += 1;
+        let dir = self.dir.path().join(&name);
+        // The ceremony's own lies are those of `accounts.rs`; here it is the account's.
+        let mut linking = Linking::begin_by(&self.invite.address, self.clock(), &self.dialer)?;
+        let code = linking.code();
+        let mut client = self.open(actor)?;
+        linking.set_patience(Duration::from_secs(2));
+        client.set_link_patience(Duration::from_secs(2));
+        let own = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let linked = std::thread::scope(|scope| {
+            let new = scope.spawn(move || {
+                let words = linking.words()?;
+                Ok::<_, ClientError>((linking, words))
+            });
+            let offer = client.link(&code);
+            let (mut linking, words) = new.join().expect("joins")?;
+            let words = client.link_finish(offer?, &own(words))?;
+            linking.wait()?;
+            linking.finish(&own(words), &dir, &name)
+        });
+        match linked {
+            Ok(mut client) => {
+                client.add_folder(&self.dir.path().join("folder"))?;
+                drop(client);
+                self.devices.push(Modelled { id: device_id(&dir), dir });
+                Ok(())
+            }
+            Err(error) => {
+                // A half-made profile is thrown away, as a person would begin anew.
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(error)
+            }
+        }
+    }
+
+    fn revoke(&mut self, actor: usize) -> Result<(), ClientError> {
+        let target = self.random(self.devices.len());
+        let id = self.devices[target].id.to_string();
+        self.open(actor)?.revoke_device(&id).map(|_| ())
+    }
+
+    fn set_kit(&mut self, actor: usize) -> Result<(), ClientError> {
+        let mut client = self.open(actor)?;
+        let (kit, _) = client.new_kit()?;
+        let set = client.set_kit(&kit, self.kit.as_ref());
+        // Whether it counts is what the truth says, whatever the answer was.
+        let key = kit.keys().public();
+        if self.truth().policy().kit.as_ref() == Some(&key) {
+            self.kit = Some(kit);
+        }
+        set
+    }
+
+    fn set_kit_later(&mut self, actor: usize) -> Result<(), ClientError> {
+        let mut client = self.open(actor)?;
+        let (kit, _) = client.new_kit()?;
+        client.set_kit_later(&kit).map(|_| ())
+    }
+
+    fn restore(&mut self) -> Result<(), ClientError> {
+        let Some(kit) = &self.kit else { return Ok(()) };
+        let name = self.made.to_string();
+        self.made += 1;
+        let dir = self.dir.path().join(&name);
+        let address = self.invite.address.clone();
+        let restored =
+            Client::restore_kit_by(&dir, &address, kit, &name, self.clock(), &self.dialer);
+        match restored {
+            Ok(mut client) => {
+                let begun = client.start_recovery(None);
+                client.add_folder(&self.dir.path().join("folder"))?;
+                drop(client);
+                self.devices.push(Modelled { id: device_id(&dir), dir });
+                begun.map(|_| ())
+            }
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(error)
+            }
+        }
+    }
+
+    fn veto(&mut self, actor: usize) -> Result<(), ClientError> {
+        let mut client = self.open(actor)?;
+        let requests = client.requests()?;
+        let this = RequestKind::Device(self.devices[actor].id);
+        let Some(other) = requests.iter().find(|request| request.kind != this) else {
+            return Ok(());
+        };
+        client.veto(other.number)
+    }
+
+    fn backup(&mut self, actor: usize) -> Result<(), ClientError> {
+        self.open(actor)?.backup(None, &Progress::default()).map(|_| ())
+    }
+
+    /// What must hold after each step.
+    fn check(&mut self) {
+        let truth = self.truth();
+        // No key is encrypted to that the chain does not name.
+        let chain = self.liar.chain(self.account);
+        let stored = self.liar.key_blocks.lock().expect("lock").clone();
+        for (account, seq, bytes) in &stored[self.key_blocks_checked..] {
+            let len = usize::try_from(*seq + 1).expect("few");
+            let then = Verified::verify(*account, &chain[..len]).expect("verifies");
+            let block: OpenKeyBlock = decode("key block", bytes, 1 << 20).expect("parses");
+            let recipients: BTreeSet<DeviceId> = block.recipients.iter().map(|r| r.key).collect();
+            let mut named: BTreeSet<DeviceId> = then.live().map(|device| device.id).collect();
+            let policy = then.policy();
+            named.extend([&policy.kit, &policy.contacts].into_iter().flatten().map(|key| key.id()));
+            assert_eq!(recipients, named, "block {seq}");
+        }
+        self.key_blocks_checked = stored.len();
+        let (_, key_block) = self.liar.truth.blocks(self.account, u64::MAX, 1).expect("has it");
+        let key_block = key_block.expect("has one");
+        for device in &self.devices {
+            // No two honest clients accept different states at one number.
+            for (seq, hash) in accepted(&device.dir) {
+                assert_eq!(truth.block_hash(seq), Some(hash), "{} at {seq}", device.dir.display());
+            }
+            // A device that is not live opens nothing newer.
+            let keys = keys_of(&device.dir);
+            let opened = KeyBlock::open(&key_block, &truth, keys.id(), &keys.sealing());
+            assert_eq!(opened.is_ok(), truth.is_full(device.id), "{}", device.dir.display());
+        }
+    }
+
+    /// Nothing is ever stuck: with an honest server every live device goes on, and all agree.
+    fn settle(&mut self) {
+        self.ahead.fetch_add(10 * DAY_S, Ordering::SeqCst);
+        for _ in 0..3 {
+            for place in 0..self.devices.len() {
+                let _ = self.open(place).and_then(|mut client| client.chain().map(|_| ()));
+            }
+            self.ahead.fetch_add(10 * DAY_S, Ordering::SeqCst);
+        }
+        let truth = self.truth();
+        let (mut lists, mut backed_up) = (BTreeSet::new(), 0);
+        for place in 0..self.devices.len() {
+            if !truth.is_full(self.devices[place].id) {
+                continue;
+            }
+            let mut client = self.open(place).expect("opens");
+            let chain = client.chain().expect("a live device goes on");
+            assert_eq!((chain.seq, chain.hash), (truth.seq(), truth.newest()));
+            client.backup(None, &Progress::default()).expect("a live device backs up");
+            backed_up += 1;
+            lists.insert(client.devices().expect("lists").len());
+        }
+        assert!(backed_up > 0 && lists.len() == 1, "{backed_up} {lists:?}");
+        self.check();
+        // Who is out, or never came in, is thrown away, so that others can come.
+        let truth = self.truth();
+        self.devices.retain(|device| truth.is_full(device.id));
+    }
+}
+
+#[test]
+fn random_lives_keep_the_promises() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = |name: &str, default| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (steps, mut seed) = (number("SR_MODEL_STEPS", STEPS), number("SR_MODEL_SEED", 1));
+    let mut done = BTreeMap::new();
+    let mut left = steps;
+    while left > 0 {
+        // A life has so many steps that it stays quick, and that all things happen in it.
+        let life = left.min(200);
+        let mut model = Model::new(seed);
+        for step in 0..life {
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                model.step();
+                if step % 40 == 39 {
+                    model.settle();
+                }
+            }));
+            assert!(ran.is_ok(), "seed {seed}, step {step}");
+        }
+        for (name, times) in model.done {
+            *done.entry(name).or_insert(0) += times;
+        }
+        (seed, left) = (seed + 1, left - life);
+    }
+    println!("{done:?}");
+    if steps >= STEPS {
+        for name in
+            ["link", "revoke", "kit", "restore", "backup", "sync", "refused a lie", "removed"]
+        {
+            assert!(done.get(name).is_some_and(|times| *times > 0), "no {name}: {done:?}");
+        }
+    }
+}
+
+fn moving(ahead: &Arc<AtomicU64>) -> Clock {
+    let (now, ahead) = (clock(), Arc::clone(ahead));
+    Arc::new(move || now() + ahead.load(Ordering::SeqCst))
+}
+
+fn keys_of(profile: &Path) -> DeviceKeys {
+    DeviceKeys::from_file(&std::fs::read(profile.join("keys")).expect("reads")).expect("parses")
+}
+
+fn device_id(profile: &Path) -> DeviceId {
+    keys_of(profile).id()
+}
+
+/// The blocks that a profile has accepted, by their hashes.
+fn accepted(profile: &Path) -> Vec<(u64, Hash)> {
+    let database = rusqlite::Connection::open(profile.join("state.db")).expect("opens");
+    let mut query = database.prepare("SELECT seq, block FROM blocks").expect("query");
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)));
+    rows.expect("blocks")
+        .map(|row| {
+            let (seq, block) = row.expect("row");
+            (seq, Block::parse(&block).expect("parses").hash())
+        })
+        .collect()
+}
