@@ -28,6 +28,11 @@ struct Row {
     theirs: Vec<Cost>,
 }
 
+/// What accounts cost. There is no peer that does the same: the figures stand alone.
+pub(crate) fn trust() -> Result<(), String> {
+    run(&mut cargo(&["run", "--release", "--package", "sr-client", "--example", "trust"]))
+}
+
 pub(crate) fn vault(folder: Option<&str>) -> Result<(), String> {
     let home = std::env::var("HOME").map_err(|_| "HOME is not set")?;
     let cache = std::env::var("R").unwrap_or_else(|_| format!("{home}/.cache/strongroom-bench"));

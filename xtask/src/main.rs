@@ -1,4 +1,4 @@
-//! What developers and CI run: `cargo xtask ci`, `cargo xtask bench vault`, `cargo xtask kill`.
+//! What developers and CI run: `cargo xtask ci`, `cargo xtask bench trust|vault`, `cargo xtask kill`.
 
 mod bench;
 mod ci;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   ci                      everything that must hold before a change lands
+  bench trust             what accounts cost: making, linking, restoring, verifying a long chain
   bench vault [FOLDER]    strongroom and restic with its rest-server, side by side
   kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server";
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         ["ci"] => ci::all(),
+        ["bench", "trust"] => bench::trust(),
         ["bench", "vault", folder @ ..] if folder.len() <= 1 => {
             bench::vault(folder.first().copied())
         }

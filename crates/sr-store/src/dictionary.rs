@@ -139,7 +139,9 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
 pub struct Disclosure {
     /// One part for each table, with all rows.
     pub tables: Vec<DisclosedTable>,
-    /// Number and bytes of the packs.
+    /// How many spaces the whole server has.
+    pub spaces: u64,
+    /// Number and bytes of all packs of the whole server.
     pub packs: (u64, u64),
 }
 
@@ -154,12 +156,34 @@ pub struct DisclosedTable {
     pub rows: Vec<Vec<String>>,
 }
 
-/// Returns everything that the server of `dir` holds, by walking the dictionary. The server may be
-/// running.
+/// Of whom a disclosure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Everything.
+    All,
+    /// One account: no table ties it to a space.
+    Account(AccountId),
+    /// One space: no table ties it to an account.
+    Space(SpaceId),
+}
+
+impl Selection {
+    /// The column that tells what is asked for from the rest, and its value.
+    fn filter(&self) -> Option<(&'static str, &[u8])> {
+        match self {
+            Self::All => None,
+            Self::Account(id) => Some(("account", &id.0)),
+            Self::Space(id) => Some(("space", &id.0)),
+        }
+    }
+}
+
+/// Returns what the server of `dir` holds, by walking the dictionary. The server may be running.
+/// Tables that can't tell what is asked for from the rest are left out.
 ///
 /// **Errors** [`StoreError::NotInDictionary`], [`StoreError::NotFound`] without a server,
 /// [`StoreError::Failed`].
-pub fn disclose(dir: &Path) -> Result<Disclosure, StoreError> {
+pub fn disclose(dir: &Path, selection: Selection) -> Result<Disclosure, StoreError> {
     check_files(dir)?;
     let path = dir.join(DATABASE_FILE);
     if !path.exists() {
@@ -179,15 +203,17 @@ pub fn disclose(dir: &Path) -> Result<Disclosure, StoreError> {
             }),
         }
     }
-    for table in &mut tables {
-        table.rows = rows(&connection, table).map_err(reading)?;
+    if let Some((column, _)) = selection.filter() {
+        tables.retain(|table| table.columns.iter().any(|entry| entry.name == column));
     }
-    let packs = connection
-        .query_row("SELECT count(*), coalesce(sum(len), 0) FROM packs", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+    for table in &mut tables {
+        table.rows = rows(&connection, table, &selection).map_err(reading)?;
+    }
+    let totals = "SELECT (SELECT count(*) FROM spaces), count(*), coalesce(sum(len), 0) FROM packs";
+    let (spaces, packs, bytes) = connection
+        .query_row(totals, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .map_err(reading)?;
-    Ok(Disclosure { tables, packs })
+    Ok(Disclosure { tables, spaces, packs: (packs, bytes) })
 }
 
 /// Refuses a database with a table, column, index, view or trigger that is not in the dictionary.
@@ -273,11 +299,20 @@ fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     Ok(columns)
 }
 
-fn rows(connection: &Connection, table: &DisclosedTable) -> rusqlite::Result<Vec<Vec<String>>> {
+fn rows(
+    connection: &Connection,
+    table: &DisclosedTable,
+    selection: &Selection,
+) -> rusqlite::Result<Vec<Vec<String>>> {
     let columns: Vec<&str> = table.columns.iter().map(|entry| entry.name).collect();
-    let mut query =
-        connection.prepare(&format!("SELECT {} FROM {}", columns.join(", "), table.name))?;
-    let rows = query.query_map([], |row| {
+    let mut query = format!("SELECT {} FROM {}", columns.join(", "), table.name);
+    let mut values: Vec<&[u8]> = Vec::new();
+    if let Some((column, value)) = selection.filter() {
+        query.push_str(&format!(" WHERE {column} = ?1"));
+        values.push(value);
+    }
+    let mut query = connection.prepare(&query)?;
+    let rows = query.query_map(rusqlite::params_from_iter(values), |row| {
         let value = |(i, name): (usize, &&str)| row.get_ref(i).map(|value| to_text(name, value));
         columns.iter().enumerate().map(value).collect::<rusqlite::Result<_>>()
     })?;

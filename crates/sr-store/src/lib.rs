@@ -13,7 +13,7 @@ mod sqlite;
 
 pub use dictionary::{
     DATABASE_FILE, DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE,
-    LOCK_FILE, check_files, disclose,
+    LOCK_FILE, Selection, check_files, disclose,
 };
 pub use error::StoreError;
 pub use faulty::Faulty;

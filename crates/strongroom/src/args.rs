@@ -3,6 +3,8 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "server")]
+use sr_wire::{AccountId, SpaceId};
 
 const AUTOMATIC: &str = "\
 To back up by itself, one line of crontab (every hour, seven past; write the program's whole path,
@@ -233,10 +235,17 @@ pub(crate) enum RecoveryCommand {
 #[cfg(feature = "server")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
-    /// Print everything that this server could hand over
+    /// Print everything that this server could hand over: of one account, of one space, or all of it
+    #[command(group = clap::ArgGroup::new("of").required(true))]
     Disclose {
+        /// Of this account
+        #[arg(group = "of")]
+        account: Option<AccountId>,
+        /// Of this space
+        #[arg(long, value_name = "ID", group = "of")]
+        space: Option<SpaceId>,
         /// All of it
-        #[arg(long, required = true)]
+        #[arg(long, group = "of")]
         all: bool,
         /// The server's data directory
         #[arg(long, value_name = "DIR")]

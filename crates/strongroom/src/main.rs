@@ -63,8 +63,8 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         }
         Command::Recovery(command) => recovery::run(args, output, command),
         #[cfg(feature = "server")]
-        Command::Operator(args::OperatorCommand::Disclose { data, .. }) => {
-            server::disclose(data.as_deref())
+        Command::Operator(args::OperatorCommand::Disclose { account, space, data, .. }) => {
+            server::disclose(data.as_deref(), *account, *space)
         }
         #[cfg(feature = "server")]
         Command::Server(command) => match command {

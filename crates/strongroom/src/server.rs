@@ -10,8 +10,8 @@ use std::{
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 use sr_server::{DataDir, Server, TlsListener, add_invite};
-use sr_store::{Caps, DICTIONARY, Disclosure};
-use sr_wire::Invite;
+use sr_store::{Caps, DICTIONARY, Disclosure, Selection};
+use sr_wire::{AccountId, Invite, SpaceId};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -126,10 +126,19 @@ pub(crate) fn invite(data: Option<&Path>, addresses: &[String]) -> Result<Done, 
     Ok(Done::new(lines.join("\n"), json!({ "invites": lines })))
 }
 
-pub(crate) fn disclose(data: Option<&Path>) -> Result<Done, Failure> {
+pub(crate) fn disclose(
+    data: Option<&Path>,
+    account: Option<AccountId>,
+    space: Option<SpaceId>,
+) -> Result<Done, Failure> {
     let dir = data_dir(data)?;
-    let disclosure = sr_store::disclose(&dir).map_err(sr_server::DataError::from)?;
-    Ok(Done::new(disclosure_text(&disclosure), disclosure_json(&disclosure)))
+    let selection = match (account, space) {
+        (Some(account), _) => Selection::Account(account),
+        (None, Some(space)) => Selection::Space(space),
+        (None, None) => Selection::All,
+    };
+    let disclosure = sr_store::disclose(&dir, selection).map_err(sr_server::DataError::from)?;
+    Ok(Done::new(disclosure_text(&disclosure, selection), disclosure_json(&disclosure)))
 }
 
 fn wait_for_stop(running: &Running) -> Result<(), Failure> {
@@ -179,16 +188,39 @@ fn reachable(address: SocketAddr) -> Vec<String> {
     addresses.into_iter().map(|ip| SocketAddr::new(ip, port).to_string()).collect()
 }
 
-fn disclosure_text(disclosure: &Disclosure) -> String {
+/// The first lines say to whom it is useful, and what it can't tell.
+fn disclosure_head(disclosure: &Disclosure, selection: Selection) -> String {
     let (packs, size) = disclosure.packs;
-    let mut text = format!(
-        "Everything that this server can hand over. It is of use to somebody who already knows \
-         which space belongs to whom; it can't tell them that, nor what any of it contains.\n\
-         It can't show whether a modified server keeps more than this one.\n\n\
-         {} packs of ciphertext, {}, in the files packs/XX/ID.\n",
+    let all = format!(
+        "This server holds {} spaces, and in them {} packs of ciphertext, {}, in the files packs/XX/ID.",
+        count(disclosure.spaces),
         count(packs),
-        bytes(size),
+        bytes(size)
     );
+    let limit = "It can't show whether a modified server keeps more than this one.";
+    match selection {
+        Selection::All => format!(
+            "Everything that this server can hand over. It is of use to somebody who already knows \
+             which space or account belongs to whom; it can't tell them that, nor what any of it \
+             contains.\n{limit}\n\n{all}\n"
+        ),
+        Selection::Account(id) => format!(
+            "Everything that this server can hand over of account {id}. It is of use to somebody who \
+             already knows whose account it is: it tells how many devices that person has had, and when \
+             each came and went by its own clock.\n{limit}\n\n\
+             Packs can't be told by account: no table ties a space to one. {all}\n"
+        ),
+        Selection::Space(id) => format!(
+            "Everything that this server can hand over of space {id}. It is of use to somebody who \
+             already knows whose space it is: it tells how much was stored in it, and in how many \
+             steps.\n{limit}\n\n\
+             Accounts can't be told by space: no table ties one to it. {all}\n"
+        ),
+    }
+}
+
+fn disclosure_text(disclosure: &Disclosure, selection: Selection) -> String {
+    let mut text = disclosure_head(disclosure, selection);
     for table in &disclosure.tables {
         text.push_str(&format!("\n{} ({} rows)\n", table.name, count(table.rows.len() as u64)));
         for column in &table.columns {
@@ -236,7 +268,13 @@ fn disclosure_json(disclosure: &Disclosure) -> Value {
         .map(|e| json!({ "name": e.name, "meaning": e.meaning, "kept": e.kept }))
         .collect();
     let (packs, size) = disclosure.packs;
-    json!({ "packs": packs, "bytes": size, "tables": tables, "files": files })
+    json!({
+        "spaces": disclosure.spaces,
+        "packs": packs,
+        "bytes": size,
+        "tables": tables,
+        "files": files,
+    })
 }
 
 fn os_rng() -> impl sr_crypto::CryptoRng {

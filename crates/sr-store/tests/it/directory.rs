@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sr_store::{BlobStore, Caps, Files, MetaStore, Sqlite, StoreError, disclose};
+use sr_store::{BlobStore, Caps, Files, MetaStore, Selection, Sqlite, StoreError, disclose};
 use sr_wire::{PackId, SpaceId, SpaceKeys};
 
 const KEYS: SpaceKeys =
@@ -53,7 +53,10 @@ fn nothing_outside_the_dictionary_is_served() {
         make(dir.path());
         let error = Sqlite::open(dir.path()).expect_err("refuses");
         assert!(matches!(error, StoreError::NotInDictionary { .. }), "{error}");
-        assert!(matches!(disclose(dir.path()), Err(StoreError::NotInDictionary { .. })));
+        assert!(matches!(
+            disclose(dir.path(), Selection::All),
+            Err(StoreError::NotInDictionary { .. })
+        ));
     };
     let sql = |dir: &std::path::Path, sql: &str| {
         let database = rusqlite::Connection::open(dir.join("strongroom.db")).expect("opens");
@@ -79,7 +82,7 @@ fn a_disclosure_lists_every_row() {
     meta.add_vouchers(&[[1; 32], [2; 32]]).expect("adds");
     meta.create_space(SpaceId([3; 16]), &KEYS, &[1; 32], &Caps::default()).expect("creates");
     meta.add_pack(SpaceId([3; 16]), PackId([4; 32]), 65_536, &Caps::default()).expect("adds");
-    let disclosure = disclose(dir.path()).expect("discloses");
+    let disclosure = disclose(dir.path(), Selection::All).expect("discloses");
     let rows = |name| {
         let table = disclosure.tables.iter().find(|table| table.name == name).expect("table");
         table.rows.clone()
@@ -93,7 +96,7 @@ fn a_disclosure_lists_every_row() {
     assert!(rows("heads").is_empty());
     assert_eq!(disclosure.packs, (1, 65_536));
     assert!(matches!(
-        disclose(tempfile::tempdir().expect("dir").path()),
+        disclose(tempfile::tempdir().expect("dir").path(), Selection::All),
         Err(StoreError::NotFound)
     ));
 }

@@ -276,6 +276,22 @@ fn a_disclosure_lists_what_the_server_holds_and_names_nobody() {
     for secret in ["ana", "laptop", "notes", "folder/"] {
         assert!(!text.contains(secret), "{secret}");
     }
+    // Of one account: its chain, and no space; of one space: its heads and packs, and no account.
+    let (_, status) = world.json(&["status"]);
+    let account = status["data"]["account"].as_str().expect("text").to_owned();
+    let (_, all) = world.json(&["operator", "disclose", "--all", "--data", data]);
+    let tables = |report: &Value| -> Vec<String> {
+        let tables = report["data"]["tables"].as_array().expect("list");
+        tables.iter().map(|table| table["name"].as_str().expect("text").to_owned()).collect()
+    };
+    let spaces = &all["data"]["tables"].as_array().expect("list")[1];
+    let space = spaces["rows"][0][0].as_str().expect("text").to_owned();
+    let (_, of_account) = world.json(&["operator", "disclose", &account, "--data", data]);
+    assert_eq!(tables(&of_account), ["accounts", "blocks", "envelopes"]);
+    assert!(!of_account.to_string().contains(&space));
+    let (_, of_space) = world.json(&["operator", "disclose", "--space", &space, "--data", data]);
+    assert_eq!(tables(&of_space), ["spaces", "heads", "packs"]);
+    assert!(!of_space.to_string().contains(&account));
     let pack = fs::read_dir(world.path("server/packs"))
         .expect("dir")
         .flat_map(|folder| fs::read_dir(folder.expect("entry").path()).expect("dir"))
