@@ -42,6 +42,12 @@ pub enum ClientError {
     /// The key file can't be used.
     #[error("the key file {} is damaged or missing", .0.display())]
     Keys(PathBuf),
+    /// The key file is under a passphrase.
+    #[error("the keys are locked")]
+    KeysLocked,
+    /// The passphrase does not open the key file.
+    #[error("the passphrase does not open the keys")]
+    PassphraseWrong,
     /// A local file could not be read or written.
     #[error("{doing} {} failed", path.display())]
     Local {

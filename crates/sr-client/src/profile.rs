@@ -27,6 +27,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::{
     ClientError,
     account::{Keys, PendingAct, Waiting, keys_of},
+    lock::read_keys,
 };
 
 const SCHEMA_VERSION: i64 = 2;
@@ -163,10 +164,7 @@ impl Profile {
             return Err(ClientError::NotJoined);
         }
         let lock = lock(dir)?;
-        let key_path = dir.join(KEY_FILE);
-        let bytes = fs::read(&key_path).map_err(ClientError::local("reading", &key_path))?;
-        let device = DeviceKeys::from_file(&zeroize::Zeroizing::new(bytes))
-            .map_err(|_| ClientError::Keys(key_path))?;
+        let device = read_keys(dir)?;
         let path = dir.join("state.db");
         let database = open_database(&path).map_err(state_error(&path))?;
         let version: i64 = database
@@ -560,7 +558,7 @@ impl Profile {
     }
 }
 
-const KEY_FILE: &str = "keys";
+pub(crate) const KEY_FILE: &str = "keys";
 
 /// Returns whether there is a profile in `dir`.
 #[must_use]

@@ -211,11 +211,12 @@ impl Client {
     /// Begins to make this device, which was restored from a kit, a device of the account. Returns
     /// when it counts, in Unix seconds.
     ///
-    /// **Errors** [`ClientError::NotFound`] when it is one, and those of the account.
+    /// **Errors** [`ClientError::AlreadyJoined`] when it was not restored from a kit or is one already,
+    /// and those of the account.
     pub fn start_recovery(&mut self, stolen: Option<DeviceId>) -> Result<u64, ClientError> {
         self.refresh()?;
         let keys = Arc::clone(&self.profile.keys);
-        let kit = self.profile.kit().ok_or_else(|| ClientError::NotFound("kit here".into()))?;
+        let kit = self.profile.kit().ok_or(ClientError::AlreadyJoined)?;
         let now_s = (self.clock)();
         if !self.own_recoveries().is_empty() {
             return Ok(self.own_recoveries()[0].until_s);

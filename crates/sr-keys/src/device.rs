@@ -1,6 +1,9 @@
 //! A device's own keys, and the key file's bytes.
 
-use sr_crypto::{CryptoRng, SealingKey, Secret32, SigningKey, hash};
+use sr_crypto::{
+    BOX_OVERHEAD, Cost, CryptoRng, PASSPHRASE_SALT_LEN, SealingKey, Secret32, SigningKey, hash,
+    open_box, seal_box, stretch,
+};
 use sr_trust::{DeviceInfo, DeviceKind};
 use sr_wire::{DeviceId, labels};
 use thiserror::Error;
@@ -11,7 +14,15 @@ const CHECK_LEN: usize = 32;
 /// Length of the key file.
 pub const KEY_FILE_LEN: usize = MAGIC.len() + 2 * 32 + CHECK_LEN;
 
-/// The bytes are no key file.
+const LOCKED_MAGIC: &[u8; 16] = b"strongroom keyp2";
+/// Magic, memory, passes and salt.
+const LOCKED_HEAD_LEN: usize = LOCKED_MAGIC.len() + 4 + 4 + PASSPHRASE_SALT_LEN;
+/// Length of a key file under a passphrase.
+pub const LOCKED_FILE_LEN: usize = LOCKED_HEAD_LEN + BOX_OVERHEAD + KEY_FILE_LEN;
+/// A damaged file must not ask for more than a machine has.
+const COST_MAX: Cost = Cost { memory_kib: 1024 * 1024, passes: 16 };
+
+/// The bytes are no key file, or not one that this passphrase opens.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the key file is damaged or not one of this version")]
 pub struct KeysError;
@@ -72,6 +83,59 @@ impl DeviceKeys {
         bytes
     }
 
+    /// Returns the bytes of the key file under a passphrase.
+    ///
+    /// **Shape** `"strongroom keyp2" ‖ u32 memory in KiB ‖ u32 passes ‖ salt[16] ‖ box`; the box is
+    /// around the bytes of [`DeviceKeys::to_file`], under Argon2id of the passphrase, with all before
+    /// it as associated data.
+    ///
+    /// **Errors** [`KeysError`] for a cost that Argon2 does not have.
+    pub fn to_locked_file(
+        &self,
+        passphrase: &[u8],
+        cost: Cost,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Vec<u8>, KeysError> {
+        let mut salt = [0; PASSPHRASE_SALT_LEN];
+        rng.fill_bytes(&mut salt);
+        let mut bytes = LOCKED_MAGIC.to_vec();
+        bytes.extend_from_slice(&cost.memory_kib.to_be_bytes());
+        bytes.extend_from_slice(&cost.passes.to_be_bytes());
+        bytes.extend_from_slice(&salt);
+        let key = stretch(passphrase, &salt, cost).ok_or(KeysError)?;
+        let sealed = seal_box(&key, labels::KEY_FILE_LOCK, &bytes, &self.to_file(), rng);
+        bytes.extend_from_slice(&sealed);
+        Ok(bytes)
+    }
+
+    /// Returns whether the bytes are those of a key file under a passphrase.
+    #[must_use]
+    pub fn is_locked_file(bytes: &[u8]) -> bool {
+        bytes.starts_with(LOCKED_MAGIC)
+    }
+
+    /// Opens a key file that is under a passphrase.
+    ///
+    /// **Errors** [`KeysError`] for another passphrase, and for anything but the exact form.
+    pub fn from_locked_file(bytes: &[u8], passphrase: &[u8]) -> Result<Self, KeysError> {
+        if bytes.len() != LOCKED_FILE_LEN || !Self::is_locked_file(bytes) {
+            return Err(KeysError);
+        }
+        let (head, sealed) = bytes.split_at(LOCKED_HEAD_LEN);
+        let number = |from: usize| {
+            let bytes = head.get(from..from + 4)?.try_into().ok()?;
+            Some(u32::from_be_bytes(bytes))
+        };
+        let (memory_kib, passes) = number(16).zip(number(20)).ok_or(KeysError)?;
+        let salt = head[24..].try_into().map_err(|_| KeysError)?;
+        if memory_kib > COST_MAX.memory_kib || passes > COST_MAX.passes {
+            return Err(KeysError);
+        }
+        let key = stretch(passphrase, salt, Cost { memory_kib, passes }).ok_or(KeysError)?;
+        let plain = open_box(&key, labels::KEY_FILE_LOCK, head, sealed).map_err(|_| KeysError)?;
+        Self::from_file(&Zeroizing::new(plain))
+    }
+
     /// Reads a key file.
     ///
     /// **Errors** [`KeysError`] for anything but the exact form.
@@ -108,6 +172,29 @@ mod tests {
         let again = DeviceKeys::from_file(&file).expect("reads");
         assert_eq!(*again.to_file(), *file);
         assert_eq!(again.info(), keys.info());
+    }
+
+    #[test]
+    fn a_locked_file_opens_for_its_passphrase_only() {
+        let mut rng: rand_chacha::ChaCha20Rng =
+            rand_chacha::rand_core::SeedableRng::seed_from_u64(2);
+        let cost = Cost { memory_kib: 64, passes: 1 };
+        let locked = keys().to_locked_file(b"long words", cost, &mut rng).expect("locks");
+        assert_eq!(locked.len(), LOCKED_FILE_LEN);
+        assert!(DeviceKeys::is_locked_file(&locked) && DeviceKeys::from_file(&locked).is_err());
+        let opened = DeviceKeys::from_locked_file(&locked, b"long words").expect("opens");
+        assert_eq!(opened.info(), keys().info());
+        assert!(DeviceKeys::from_locked_file(&locked, b"other words").is_err());
+        // Places where a change would ask for more memory than a test should take are left out.
+        for place in (0..locked.len()).filter(|place| !(16..24).contains(place)).step_by(3) {
+            let mut wrong = locked.clone();
+            wrong[place] ^= 1;
+            assert!(DeviceKeys::from_locked_file(&wrong, b"long words").is_err(), "byte {place}");
+        }
+        let mut greedy = locked.clone();
+        greedy[16] = 0xff;
+        assert!(DeviceKeys::from_locked_file(&greedy, b"long words").is_err());
+        assert!(DeviceKeys::from_locked_file(&locked[1..], b"long words").is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod vault;
 
 pub use account::{AccountKeys, Anchor, Removal};
 pub use act::{Act, Actor, begin};
-pub use device::{DeviceKeys, KEY_FILE_LEN, KeysError};
+pub use device::{DeviceKeys, KEY_FILE_LEN, KeysError, LOCKED_FILE_LEN};
 pub use key_block::KeyBlock;
 pub use kit::{CODE_LEN, CodeError, Envelope, Kit, RecoveryKeys};
 pub use link::{

@@ -60,6 +60,8 @@ labels! {
     INVITE_CHECK = "invite-check";
     /// Hash of a key block.
     KEY_BLOCK = "key-block";
+    /// Box of a key file under a passphrase.
+    KEY_FILE_LOCK = "keys-lock";
     /// Checksum of the key file.
     KEY_FILE = "keys-check";
     /// Box around what only the root opens of a key block.

@@ -87,6 +87,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "D")]
         device_name: Option<String>,
     },
+    /// Close the keys of this device; the first time, put them under a passphrase
+    ///
+    /// Without a passphrase, whoever has this device's disk has its keys. Under one, commands need
+    /// `unlock` first; backups that run by themselves do too.
+    Lock,
+    /// Open the keys of this device until `lock`, or until it is switched off
+    Unlock {
+        /// Take the passphrase off for good
+        #[arg(long)]
+        for_good: bool,
+    },
     /// Answer for what a server holds
     #[cfg(feature = "server")]
     #[command(subcommand)]
@@ -98,6 +109,8 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Show the five promises, whether they hold here, and how to see that without this program
+    Tenets,
     /// Show whether you are backed up; exit 3 when the newest snapshot is older than 3 days
     Status,
 }

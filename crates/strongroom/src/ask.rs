@@ -21,3 +21,27 @@ pub(crate) fn ask(question: &str) -> Result<zeroize::Zeroizing<String>, Failure>
 pub(crate) fn ask_words(question: &str) -> Result<Vec<String>, Failure> {
     Ok(ask(question)?.split_whitespace().map(str::to_owned).collect())
 }
+
+/// Asks for something that is not shown while it is typed.
+pub(crate) fn ask_secret(question: &str) -> Result<zeroize::Zeroizing<String>, Failure> {
+    let stdin = io::stdin();
+    let shown = rustix::termios::tcgetattr(&stdin).ok();
+    let set = |modes: &rustix::termios::Termios| {
+        // Where it can't be hidden, it is asked for all the same.
+        let _ = rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, modes);
+    };
+    if let Some(shown) = &shown {
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        set(&hidden);
+    }
+    let answer = ask(question);
+    if let Some(shown) = &shown {
+        set(shown);
+        let _ = io::stderr().lock().write_all(b"\n");
+    }
+    let mut answer = answer?;
+    let len = answer.trim_end_matches(['\r', '\n']).len();
+    answer.truncate(len);
+    Ok(answer)
+}

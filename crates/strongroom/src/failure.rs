@@ -33,6 +33,8 @@ pub(crate) mod exit {
     pub(crate) const STATE: u8 = 40;
     /// Wrong recovery kit, code or words.
     pub(crate) const WRONG_KIT: u8 = 41;
+    /// The keys are locked.
+    pub(crate) const KEYS_LOCKED: u8 = 42;
     /// Interrupted; the same command goes on.
     pub(crate) const INTERRUPTED: u8 = 130;
 }
@@ -88,6 +90,17 @@ impl Failure {
             meaning: "The two check characters do not fit the others.",
             did: "Nothing was sent.",
             next: vec!["Compare each group with the page, and run the command again.".into()],
+        }
+    }
+
+    pub(crate) fn kit_not_typed_back(group: usize) -> Self {
+        Self {
+            code: "KIT_MISTYPED",
+            exit: exit::WRONG_KIT,
+            title: format!("that is not group {group} of this kit"),
+            meaning: "Whoever can't type two groups back has no page that could be used.",
+            did: "This kit does not count, and nothing was sent.",
+            next: vec!["Destroy its page, and run the command again for a new one.".into()],
         }
     }
 
@@ -314,6 +327,21 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "Wait until the other run has ended.",
             ),
+            ClientError::KeysLocked => make(
+                "KEYS_LOCKED",
+                exit::KEYS_LOCKED,
+                "The keys of this device are under a passphrase.",
+                NOTHING_DONE,
+                "Run `strongroom unlock`, and then the same command.",
+            ),
+            ClientError::PassphraseWrong => make(
+                "PASSPHRASE_WRONG",
+                exit::KEYS_LOCKED,
+                "Each guess takes a second; nobody counts them, and nobody can reset it.",
+                NOTHING_DONE,
+                "Try again. If it is lost: link this device anew from another one, or use the recovery \
+                 kit, in a new profile.",
+            ),
             ClientError::NotAllowed => make(
                 "NOT_ALLOWED",
                 exit::CONFLICT,
@@ -327,8 +355,8 @@ impl From<ClientError> for Failure {
                 exit::NOT_FOUND,
                 "There is nothing by that name.",
                 NOTHING_DONE,
-                "`strongroom backup snapshots` and `strongroom backup ls` list what there is; \
-                 `strongroom backup add PATH` adds a folder.",
+                "`backup snapshots`, `backup ls`, `device ls` and `recovery requests` list what there \
+                 is; `backup add PATH` adds a folder.",
             ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",

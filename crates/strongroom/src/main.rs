@@ -11,12 +11,14 @@ mod demo;
 mod device;
 mod failure;
 mod interrupt;
+mod keys;
 mod kit_page;
 mod output;
 mod recovery;
 #[cfg(feature = "server")]
 mod server;
 mod status;
+mod tenets;
 mod terminal;
 
 use std::process::ExitCode;
@@ -30,10 +32,19 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return output::usage_error(&error),
     };
+    no_core_dumps();
     let output = Output { json: args.json, quiet: args.quiet };
     let result = run(&args, &output);
     interrupt::wait_if_ending();
     output.finish(result)
+}
+
+/// Keys must not end up in a file because a process died. What can't be switched off is no reason to
+/// stop: the machine may have no dumps at all.
+fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
@@ -61,6 +72,8 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         Command::Join { invite, name, device_name } => {
             status::join(args, invite, name.as_deref(), device_name.as_deref())
         }
+        Command::Lock => keys::lock(args),
+        Command::Unlock { for_good } => keys::unlock(args, *for_good),
         Command::Recovery(command) => recovery::run(args, output, command),
         #[cfg(feature = "server")]
         Command::Operator(args::OperatorCommand::Disclose { account, space, data, .. }) => {
@@ -76,5 +89,6 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             }
         },
         Command::Status => status::status(args),
+        Command::Tenets => tenets::tenets(args),
     }
 }

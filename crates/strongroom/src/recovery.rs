@@ -69,7 +69,13 @@ fn kit(
         }
         None => output.tell(&kit_page::text(&kit, &page)),
     }
-    type_back(&kit)?;
+    if let Err(failure) = type_back(&kit) {
+        // A kit that does not count is worth nothing, and its file a danger.
+        if let Some(path) = pdf {
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(failure);
+    }
     if has_kit && without_old {
         let until_s = client.set_kit_later(&kit)?;
         let text = format!(
@@ -104,11 +110,7 @@ fn type_back(kit: &Kit) -> Result<(), Failure> {
         let question = format!("From the page, type group {group} of the 7 groups: ");
         let typed = ask(&question)?.trim().to_uppercase();
         if groups.get(group - 1) != Some(&typed.as_str()) {
-            return Err(Failure::usage(
-                format!("that is not group {group} of this kit"),
-                "This kit does not count, and nothing was changed. Destroy its page and run the \
-                 command again.",
-            ));
+            return Err(Failure::kit_not_typed_back(group));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use sr_client::{Client, Clock, Status, profile_dir};
+use sr_client::{Client, Clock, KeyLock, Status, profile_dir};
 use sr_wire::Invite;
 
 use crate::{
@@ -95,7 +95,9 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     text.push_str(&format!("Server      {} ({name})\n", status.server));
     text.push_str(&format!("Device      {}\n", printable(&status.device)));
     text.push_str(&format!("Account     {}\n", account_line(&status)));
-    text.push_str(&format!("Keys        {}, without a passphrase\n", status.key_file.display()));
+    let lock = sr_client::key_lock(&dir(args)?)?;
+    let lock = if lock == KeyLock::None { "without a passphrase" } else { "under a passphrase" };
+    text.push_str(&format!("Keys        {}, {lock}\n", status.key_file.display()));
     text.push_str(&format!("Kit         {}\n", kit_line(&status)));
     let folders = status.folders.len() as u64;
     text.push_str(&format!("Folders     {}\n", plural(folders, "folder")));
@@ -134,7 +136,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "reached": status.unreachable.is_none(),
         "device": status.device,
         "key_file": status.key_file,
-        "passphrase": false,
+        "passphrase": lock == "under a passphrase",
         "account": status.account.to_string(),
         "account_seq": status.account_seq,
         "devices": status.devices,

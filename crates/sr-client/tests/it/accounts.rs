@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::params;
-use sr_client::{Client, ClientError, Clock, Kit, Linking, Progress, RequestKind, Target};
+use sr_client::{Client, ClientError, Clock, KeyLock, Kit, Linking, Progress, RequestKind, Target};
 use sr_trust::Block;
 use sr_vault::head::{HeadPlace, NewHead};
 use sr_wire::{Misbehaviour, PackId, check::danger_skip, encode};
@@ -707,4 +707,28 @@ fn a_head_accepted_before_a_removal_is_judged_again() {
     assert_eq!(world.open("tablet").snapshots().expect("reads").len(), 2);
     // One that is linked only now sees the same.
     assert_eq!(world.link("new").snapshots().expect("reads").len(), 2);
+}
+
+/// The keys at rest, under a passphrase.
+#[test]
+fn locked_keys_open_for_the_passphrase_only() {
+    let world = World::new();
+    let dir = world.profile();
+    let cost = sr_crypto::Cost { memory_kib: 64, passes: 1 };
+    assert_eq!(sr_client::key_lock(&dir).expect("reads"), KeyLock::None);
+    sr_client::set_passphrase(&dir, "long words", cost).expect("locks");
+    assert_eq!(sr_client::key_lock(&dir).expect("reads"), KeyLock::Locked);
+    let refused = Client::open(&dir, clock());
+    assert!(matches!(refused, Err(ClientError::KeysLocked)), "{refused:?}");
+    let refused = sr_client::unlock(&dir, "other words");
+    assert!(matches!(refused, Err(ClientError::PassphraseWrong)), "{refused:?}");
+    sr_client::unlock(&dir, "long words").expect("opens");
+    assert_eq!(sr_client::key_lock(&dir).expect("reads"), KeyLock::Open);
+    assert!(world.client().chain().is_ok());
+    sr_client::lock(&dir).expect("locks");
+    sr_client::lock(&dir).expect("locks twice");
+    assert!(matches!(Client::open(&dir, clock()), Err(ClientError::KeysLocked)));
+    sr_client::remove_passphrase(&dir, "long words").expect("opens for good");
+    assert_eq!(sr_client::key_lock(&dir).expect("reads"), KeyLock::None);
+    assert!(world.client().chain().is_ok());
 }
