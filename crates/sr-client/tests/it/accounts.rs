@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Links a new device with the first one, word by word.
-    fn link(&self, name: &str) -> Client {
+    pub(crate) fn link(&self, name: &str) -> Client {
         let mut linking = Linking::begin(&self.address(), clock()).expect("begins");
         let code = linking.code();
         let (words_of_new, linking) = std::thread::scope(|scope| {
@@ -56,7 +56,7 @@ impl World {
         Client::open(&self.other(name), clock()).expect("opens")
     }
 
-    fn with_kit(&self) -> Kit {
+    pub(crate) fn with_kit(&self) -> Kit {
         let mut client = self.client();
         let (kit, _) = client.new_kit().expect("makes");
         client.set_kit(&kit, None).expect("sets");

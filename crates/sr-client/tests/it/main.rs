@@ -9,4 +9,5 @@ mod faults;
 mod hostile;
 mod model;
 mod network;
+mod twins;
 mod world;

@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::Value;
 
+mod markers;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
 
 struct World {
