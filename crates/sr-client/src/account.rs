@@ -236,14 +236,14 @@ fn open_key_block(
     account: &Verified<Account>,
     key_block: &[u8],
 ) -> Result<AccountKeys, ClientError> {
-    let (device, kit) = (&profile.keys.device, profile.kit());
+    let (device, kit) = (&profile.keys.device, profile.kept());
     Ok(crate::profile::open_key_block(key_block, account, device, kit.as_ref())?)
 }
 
-/// A live device, or one that was restored from the kit in force.
+/// A live device, or one that was restored from the kit or by the contacts in force.
 fn may_read(profile: &Profile, account: &Verified<Account>) -> bool {
-    let kit = profile.kit().map(|kit| kit.keys().public());
-    account.is_full(profile.keys.device.id()) || (kit.is_some() && account.policy().kit == kit)
+    account.is_full(profile.keys.device.id())
+        || profile.kept().is_some_and(|kept| kept.is_in(account.policy()))
 }
 
 /// A whole account as a client sees it for the first time.
@@ -253,11 +253,11 @@ pub(crate) struct FirstView {
     pub(crate) key_block: Vec<u8>,
 }
 
-/// Reads and verifies a whole chain, which must contain the promised block.
+/// Reads and verifies a whole chain, which must contain the promised block, if one was promised.
 pub(crate) fn first_view(
     remote: &Remote,
     id: AccountId,
-    promised: (u64, sr_crypto::Hash),
+    promised: Option<(u64, sr_crypto::Hash)>,
 ) -> Result<FirstView, ClientError> {
     let (blocks, key_block) = match remote.blocks(id, 0) {
         // SR-029
@@ -270,8 +270,8 @@ pub(crate) fn first_view(
     let parsed = parsed.map_err(|_| Misbehaviour::ResponseMalformed)?;
     let account = Verified::verify(id, &parsed)?;
     // SR-029
-    Misbehaviour::ChainNotAsPromised
-        .refuse_if(account.block_hash(promised.0) != Some(promised.1))?;
+    let is_in = |(seq, hash)| account.block_hash(seq) == Some(hash);
+    Misbehaviour::ChainNotAsPromised.refuse_if(!promised.is_none_or(is_in))?;
     Ok(FirstView { account, blocks, key_block })
 }
 

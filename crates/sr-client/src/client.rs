@@ -472,8 +472,19 @@ fn begin<'a>(
     let account = Verified::begin(id, &genesis)?;
     let (blocks, key_block) = (vec![act.block.clone()], act.key_block.clone().unwrap_or_default());
     let act = Some(PendingAct::new(act, None));
-    let (pins, kit) = (Vec::new(), None);
-    Ok(NewProfile { invite, name, device_name, device, account, blocks, key_block, act, pins, kit })
+    let (pins, kept) = (Vec::new(), None);
+    Ok(NewProfile {
+        invite,
+        name,
+        device_name,
+        device,
+        account,
+        blocks,
+        key_block,
+        act,
+        pins,
+        kept,
+    })
 }
 
 impl std::fmt::Debug for Client {

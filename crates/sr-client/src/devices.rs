@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sr_keys::Anchor;
+use sr_trust::Role;
 use sr_wire::DeviceId;
 
 use crate::{
@@ -143,13 +144,13 @@ impl Client {
         let anchors = self.fresh(Client::anchors)?;
         let keys = Arc::clone(&self.profile.keys);
         let (actor, mut rng) = (keys.actor((self.clock)()), os_rng());
-        let act = match (self.require_full(), self.profile.kit()) {
+        let act = match (self.require_full(), self.profile.kept()) {
             (Ok(()), _) => actor.remove_device(&keys.device, device, anchors, &mut rng),
             // The kit takes out one device at once, and the next after the wait.
-            (Err(_), Some(kit)) => {
-                actor.remove_device_by_kit(&kit.keys(), device, anchors, &mut rng)
+            (Err(_), Some(kept)) if kept.role() == Role::Kit => {
+                actor.remove_device_by_kit(&kept.keys(), device, anchors, &mut rng)
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)

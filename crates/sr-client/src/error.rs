@@ -28,6 +28,17 @@ pub enum ClientError {
     /// The profile has a server already.
     #[error("this profile has joined a server already")]
     AlreadyJoined,
+    /// A newer set of contacts has replaced these, or none is in force any more.
+    #[error("these contacts' shares count no more")]
+    ContactsReplaced,
+    /// Too few contacts, or the same twice.
+    #[error(
+        "there must be at least two contacts, all different, and not more needed than there are"
+    )]
+    ContactsWrong,
+    /// A text is not what it should be, was cut off, or is for somebody else.
+    #[error("the text is not complete, or not meant for this account or device")]
+    ContactText,
     /// This device was taken out of the account by another one.
     #[error("this device was taken out of the account")]
     DeviceRemoved,
@@ -58,6 +69,9 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// Contacts are set with the kit at hand.
+    #[error("make a recovery kit first")]
+    KitFirst,
     /// The kit is not one that this account, or this server, knows.
     #[error("this recovery kit opens nothing here")]
     KitWrong {
@@ -111,6 +125,14 @@ pub enum ClientError {
     RecoveryWaits {
         /// Unix seconds until when, once the wait has begun.
         until_s: Option<u64>,
+    },
+    /// Shares are missing, or do not belong together.
+    #[error("{have} of the {need} shares that are needed are here, or they do not belong together")]
+    SharesWrong {
+        /// Shares here.
+        have: usize,
+        /// Shares needed.
+        need: usize,
     },
     /// There is no memory, or the machine failed in another way that this program can't mend.
     #[error("{0}")]

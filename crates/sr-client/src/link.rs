@@ -144,7 +144,8 @@ impl Linking {
         // SR-010: the card is one of the things that the words are made of.
         Misbehaviour::CardMismatch.refuse_if(card_hash(&self.card) != answer.card)?;
         let pins = Pins::open(done.pins.as_slice(), &transcript, &self.device.sealing())?;
-        let view = account::first_view(&self.remote, answer.account, (answer.seq, answer.block))?;
+        let view =
+            account::first_view(&self.remote, answer.account, Some((answer.seq, answer.block)))?;
         // SR-029: the block that adds this device is a part of it.
         let is_in = view.account.block_hash(done.seq) == Some(done.block)
             && view.account.is_full(self.device.id());
@@ -163,7 +164,7 @@ impl Linking {
                 key_block: view.key_block,
                 act: None,
                 pins: pins.answers,
-                kit: None,
+                kept: None,
             },
         )?;
         adopt_spaces(&mut profile)?;

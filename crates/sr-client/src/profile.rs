@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{FlockOperation, flock};
 use sr_crypto::Hash;
-use sr_keys::{AccountKeys, DeviceKeys, KeyBlock, Kit, RootRecord};
+use sr_keys::{AccountKeys, DeviceKeys, Kept, KeyBlock, RootRecord};
 use sr_trust::{Account, Block, Verified};
 use sr_vault::{head::HeadPlace, index::IndexPack};
 use sr_wire::{
@@ -84,8 +84,8 @@ pub(crate) struct NewProfile<'a> {
     pub(crate) act: Option<PendingAct>,
     /// The newest heads that another device of the account had seen.
     pub(crate) pins: Vec<SignedAnswer>,
-    /// The kit that this device is restored from.
-    pub(crate) kit: Option<&'a Kit>,
+    /// What this device is restored from.
+    pub(crate) kept: Option<&'a Kept>,
 }
 
 /// What this client accepted of a space.
@@ -130,7 +130,7 @@ impl Profile {
         }
         let database = open_database(&path).map_err(state_error(&path))?;
         let device = Arc::new(new.device);
-        let secrets = open_key_block(&new.key_block, &new.account, &device, new.kit)?;
+        let secrets = open_key_block(&new.key_block, &new.account, &device, new.kept)?;
         let keys = keys_of(Arc::clone(&device), new.account, secrets, None);
         let mut profile = Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock };
         profile.set("invite", new.invite.to_string().as_bytes())?;
@@ -149,8 +149,8 @@ impl Profile {
         if let Some(name) = new.name {
             profile.set("name", name.as_bytes())?;
         }
-        if let Some(kit) = new.kit {
-            let kept = kit.keep(&device).map_err(|_| profile.damaged())?;
+        if let Some(kept) = new.kept {
+            let kept = kept.seal(&device).map_err(|_| profile.damaged())?;
             profile.set("kit", &kept)?;
         }
         // The key file comes last: with it, the profile exists.
@@ -398,14 +398,14 @@ impl Profile {
         self.set(&format!("answer/{space}"), &encode(answer))
     }
 
-    /// Returns the kit that this device was restored from, as long as it does not count as one of
-    /// the account's.
-    pub(crate) fn kit(&self) -> Option<Kit> {
+    /// Returns what this device was restored from, as long as it does not count as one of the
+    /// account's.
+    pub(crate) fn kept(&self) -> Option<Kept> {
         let sealed = self.get("kit").ok().flatten()?;
-        Kit::kept(&sealed, &self.keys.device)
+        Kept::open(&sealed, &self.keys.device)
     }
 
-    pub(crate) fn clear_kit(&self) -> Result<(), ClientError> {
+    pub(crate) fn clear_kept(&self) -> Result<(), ClientError> {
         self.query(|db| db.execute("DELETE FROM state WHERE key = 'kit'", []))?;
         Ok(())
     }
@@ -621,7 +621,7 @@ fn load_keys(
         let id = AccountId::from_slice(&id?)?;
         let blocks: Option<Vec<Block>> = blocks.iter().map(|b| Block::parse(b).ok()).collect();
         let blocks = blocks?;
-        let kit = kit.and_then(|sealed| Kit::kept(&sealed, &device));
+        let kit = kit.and_then(|sealed| Kept::open(&sealed, &device));
         let account = Verified::verify(id, &blocks).ok()?;
         let open = |account: &Verified<Account>| {
             open_key_block(key_block.as_deref()?, account, &device, kit.as_ref()).ok()
@@ -640,16 +640,16 @@ fn load_keys(
     Ok(load())
 }
 
-/// Opens a key block as a device of the account, or by the kit that the device is restored from.
+/// Opens a key block as a device of the account, or by what the device is restored from.
 pub(crate) fn open_key_block(
     key_block: &[u8],
     account: &Verified<Account>,
     device: &DeviceKeys,
-    kit: Option<&Kit>,
+    kept: Option<&Kept>,
 ) -> Result<AccountKeys, Misbehaviour> {
-    match kit {
-        Some(kit) if !account.is_full(device.id()) => {
-            let keys = kit.keys();
+    match kept {
+        Some(kept) if !account.is_full(device.id()) => {
+            let keys = kept.keys();
             KeyBlock::open(key_block, account, keys.public().id(), keys.sealing())
         }
         _ => KeyBlock::open(key_block, account, device.id(), &device.sealing()),

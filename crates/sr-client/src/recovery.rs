@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use sr_keys::{DeviceKeys, Envelope, Kit, KitNote};
+use sr_keys::{DeviceKeys, Envelope, Kept, Kit, KitNote};
 use sr_trust::{Change, Policy, Role};
 use sr_wire::{
     DeviceId, Invite, Misbehaviour, VLBytes,
@@ -181,24 +181,38 @@ impl Client {
         let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
         let opened = open_kit(&remote, kit, None)?;
         let card = opened.envelope.card;
-        let invite = Invite { address: address.to_owned(), card_hash: card, token: [0; 16] };
+        let device = DeviceKeys::generate(&mut os_rng());
+        let from = Restored { address, card, view: opened.view, device, device_name };
+        Self::restored(dir, from, &kit.to_kept(), &remote, clock)
+    }
+
+    /// Makes the profile of a device that was brought back by the kit or by contacts. It reads at once.
+    pub(crate) fn restored(
+        dir: &Path,
+        from: Restored<'_>,
+        kept: &Kept,
+        remote: &Remote,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
+        let (address, card_hash) = (from.address.to_owned(), from.card);
+        let invite = Invite { address, card_hash, token: [0; 16] };
         let mut profile = Profile::create(
             dir,
             NewProfile {
                 invite: &invite,
                 name: None,
-                device_name,
-                device: DeviceKeys::generate(&mut os_rng()),
-                account: opened.view.account,
-                blocks: opened.view.blocks,
-                key_block: opened.view.key_block,
+                device_name: from.device_name,
+                device: from.device,
+                account: from.view.account,
+                blocks: from.view.blocks,
+                key_block: from.view.key_block,
                 act: None,
                 pins: Vec::new(),
-                kit: Some(kit),
+                kept: Some(kept),
             },
         )?;
         adopt_spaces(&mut profile)?;
-        let mut client = Self::new(profile, remote.pinned(card), clock);
+        let mut client = Self::new(profile, remote.pinned(card_hash), clock);
         client.make_space(&client.profile.keys.root, &client.root_remote)?;
         root::read(&mut client.profile, &client.root_remote)?;
         let keys = Arc::clone(&client.profile.keys);
@@ -216,13 +230,13 @@ impl Client {
     pub fn start_recovery(&mut self, stolen: Option<DeviceId>) -> Result<u64, ClientError> {
         self.refresh()?;
         let keys = Arc::clone(&self.profile.keys);
-        let kit = self.profile.kit().ok_or(ClientError::AlreadyJoined)?;
+        let kept = self.profile.kept().ok_or(ClientError::AlreadyJoined)?;
         let now_s = (self.clock)();
         if !self.own_recoveries().is_empty() {
             return Ok(self.own_recoveries()[0].until_s);
         }
-        let by = kit.keys();
-        let act = keys.actor(now_s).start_recovery((Role::Kit, &by), &keys.device, stolen);
+        let by = kept.keys();
+        let act = keys.actor(now_s).start_recovery((kept.role(), &by), &keys.device, stolen);
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
@@ -252,11 +266,13 @@ impl Client {
         }
         let keys = Arc::clone(&self.profile.keys);
         let actor = keys.actor((self.clock)());
-        let act = match (self.require_full(), self.profile.kit()) {
+        let act = match (self.require_full(), self.profile.kept()) {
             (Ok(()), _) => actor.veto(&keys.device, number),
             // The paper stops what a thief has begun without it.
-            (Err(_), Some(kit)) => actor.veto_by_kit(&kit.keys(), number),
-            (Err(error), None) => return Err(error),
+            (Err(_), Some(kept)) if kept.role() == Role::Kit => {
+                actor.veto_by_kit(&kept.keys(), number)
+            }
+            (Err(error), _) => return Err(error),
         };
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)
@@ -281,24 +297,24 @@ impl Client {
     }
 
     fn finish_recovery(&mut self, now_s: u64) -> Result<(), ClientError> {
-        let Some(kit) = self.profile.kit() else { return Ok(()) };
+        let Some(kept) = self.profile.kept() else { return Ok(()) };
         let keys = Arc::clone(&self.profile.keys);
         if keys.account.is_full(keys.device.id()) {
-            // What the kit was kept for is done.
+            // What it was kept for is done.
             let name = self.profile.device_name()?;
             let (device, name) = (keys.device.id(), String::from_utf8_lossy(&name).into_owned());
             self.make_space(&keys.root, &self.root_remote)?;
             root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
                 record.set_name(device, &name);
             })?;
-            return self.profile.clear_kit();
+            return self.profile.clear_kept();
         }
         let ready = self.own_recoveries().into_iter().find(|request| request.until_s <= now_s);
         let Some(ready) = ready else { return Ok(()) };
         let anchors = self.anchors()?;
-        let by = kit.keys();
+        let by = kept.keys();
         let act = keys.actor(now_s).finish_recovery(
-            (Role::Kit, &by),
+            (kept.role(), &by),
             ready.number,
             anchors,
             &mut os_rng(),
@@ -379,7 +395,7 @@ impl Client {
     }
 
     /// Returns the id of the kit in force, if a device has noted it.
-    fn kit_id(&self) -> Result<Option<String>, ClientError> {
+    pub(crate) fn kit_id(&self) -> Result<Option<String>, ClientError> {
         Ok(self.profile.record()?.and_then(|record| record.kit()).map(|kit| kit.id))
     }
 
@@ -404,6 +420,15 @@ struct KitChange {
     envelope: EnvelopePut,
 }
 
+/// What a restored device begins with.
+pub(crate) struct Restored<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) card: sr_crypto::Hash,
+    pub(crate) view: account::FirstView,
+    pub(crate) device: DeviceKeys,
+    pub(crate) device_name: &'a str,
+}
+
 struct OpenedKit {
     envelope: Envelope,
     view: account::FirstView,
@@ -425,7 +450,7 @@ fn open_kit(
     let envelope = kit.open(&sealed)?;
     // SR-010: the envelope pins the server as an invite does.
     Misbehaviour::CardMismatch.refuse_if(card_hash(&remote.card()?) != envelope.card)?;
-    let view = first_view(remote, envelope.account, (envelope.seq, envelope.block))?;
+    let view = first_view(remote, envelope.account, Some((envelope.seq, envelope.block)))?;
     let key = kit.keys().public();
     if view.account.policy().kit.as_ref() != Some(&key) {
         let past = view.account.past_kits().iter().find(|kit| kit.id == key.id());

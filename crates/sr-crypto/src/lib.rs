@@ -16,6 +16,7 @@ mod label;
 mod passphrase;
 mod seal;
 mod secret;
+mod shamir;
 mod sign;
 pub mod text;
 
@@ -30,6 +31,7 @@ pub use passphrase::{Cost, PASSPHRASE_SALT_LEN, stretch};
 pub use rand_core::{CryptoRng, Rng};
 pub use seal::{SEAL_OVERHEAD, SEALING_PUBLIC_LEN, SealError, SealingKey, seal_to};
 pub use secret::Secret32;
+pub use shamir::{SHARE_LEN, join, split};
 pub use sign::{
     CAPABILITY_KEY_LEN, CAPABILITY_SIGNATURE_LEN, CapabilityKey, PUBLIC_KEY_LEN, SIGNATURE_LEN,
     SigningKey, VerifyError, verify, verify_capability,

@@ -92,7 +92,12 @@ impl AccountKeys {
     /// Returns the account's sealing key.
     #[must_use]
     pub fn sealing(&self) -> SealingKey {
-        SealingKey::from_seed(&derive(self.root(), b"", labels::ACCOUNT_KEM, b""))
+        sealing_of(self.root())
+    }
+
+    /// Returns the account's sealing keys of all generations.
+    pub(crate) fn sealing_keys(&self) -> impl DoubleEndedIterator<Item = SealingKey> + '_ {
+        self.roots.iter().map(sealing_of)
     }
 
     /// Returns the keys of the root space, in which the account's vaults are listed.
@@ -124,6 +129,10 @@ impl AccountKeys {
             removals: self.removals.clone(),
         }
     }
+}
+
+fn sealing_of(root: &Secret32) -> SealingKey {
+    SealingKey::from_seed(&derive(root, b"", labels::ACCOUNT_KEM, b""))
 }
 
 /// Returns what a block commits to of a root.

@@ -5,7 +5,7 @@ use sr_crypto::{
     CryptoRng, Hash, SealError, SealingKey, Secret32, SigningKey, derive, from_code, open_box,
     seal_box, seal_to, text, to_code,
 };
-use sr_trust::RecoveryKey;
+use sr_trust::{Policy, RecoveryKey, Role};
 use sr_wire::{AccountId, Misbehaviour, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
@@ -58,6 +58,58 @@ impl RecoveryKeys {
 #[derive(Debug)]
 pub struct Kit(Secret32);
 
+/// What brought a device back, kept sealed to it until it counts as one of the account's.
+#[derive(Debug)]
+pub struct Kept {
+    role: Role,
+    secret: Secret32,
+}
+
+impl Kept {
+    /// Takes the secret that contacts' shares have yielded.
+    #[must_use]
+    pub fn of_contacts(secret: Secret32) -> Self {
+        Self { role: Role::Contacts, secret }
+    }
+
+    /// Returns as what its keys sign.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Returns its keys.
+    #[must_use]
+    pub fn keys(&self) -> RecoveryKeys {
+        RecoveryKeys::from_secret(&self.secret)
+    }
+
+    /// Returns whether a policy names its keys.
+    #[must_use]
+    pub fn is_in(&self, policy: &Policy) -> bool {
+        let named = if self.role == Role::Kit { &policy.kit } else { &policy.contacts };
+        *named == Some(self.keys().public())
+    }
+
+    /// Seals it to the device.
+    ///
+    /// **Errors** [`SealError`] never: a device's key is one.
+    pub fn seal(&self, device: &DeviceKeys) -> Result<Vec<u8>, SealError> {
+        let plain = Zeroizing::new([&encode(&self.role)[..], self.secret.expose()].concat());
+        seal_to(device.sealing().public_key(), labels::KIT_KEPT, b"", &plain)
+    }
+
+    /// Opens what was kept.
+    #[must_use]
+    pub fn open(sealed: &[u8], device: &DeviceKeys) -> Option<Self> {
+        let plain = device.sealing().open(labels::KIT_KEPT, b"", sealed).ok()?;
+        let (role, bytes) = plain.split_first_chunk::<1>()?;
+        let role = decode("role", role, 1).ok()?;
+        let bytes: &[u8; 32] = bytes.try_into().ok()?;
+        Some(Self { role, secret: Secret32::init_with(|secret| secret.copy_from_slice(bytes)) })
+    }
+}
+
 /// What the server keeps for a kit, sealed, under an id that only the kit gives.
 #[derive(Clone, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Envelope {
@@ -92,19 +144,10 @@ impl Kit {
         from_code(text).map(Self)
     }
 
-    /// Seals the kit itself to a device that was restored from it, until it counts as one.
-    ///
-    /// **Errors** [`SealError`] never: a device's key is one.
-    pub fn keep(&self, device: &DeviceKeys) -> Result<Vec<u8>, SealError> {
-        seal_to(device.sealing().public_key(), labels::KIT_KEPT, b"", self.0.expose())
-    }
-
-    /// Opens a kit that was kept.
+    /// Returns the kit as a device that is restored from it keeps it.
     #[must_use]
-    pub fn kept(sealed: &[u8], device: &DeviceKeys) -> Option<Self> {
-        let plain = device.sealing().open(labels::KIT_KEPT, b"", sealed).ok()?;
-        let bytes: &[u8; 32] = plain.as_slice().try_into().ok()?;
-        Some(Self(Secret32::init_with(|secret| secret.copy_from_slice(bytes))))
+    pub fn to_kept(&self) -> Kept {
+        Kept { role: Role::Kit, secret: crate::account::copy(&self.0) }
     }
 
     /// Returns the 28 characters, in 7 groups of 4.

@@ -6,6 +6,7 @@
 
 mod account;
 mod act;
+mod contacts;
 mod device;
 mod key_block;
 mod kit;
@@ -15,9 +16,10 @@ mod vault;
 
 pub use account::{AccountKeys, Anchor, Removal};
 pub use act::{Act, Actor, begin};
+pub use contacts::{ContactCard, HelpRequest, Share, ShareTemplate};
 pub use device::{DeviceKeys, KEY_FILE_LEN, KeysError, LOCKED_FILE_LEN};
 pub use key_block::KeyBlock;
-pub use kit::{CODE_LEN, CodeError, Envelope, Kit, RecoveryKeys};
+pub use kit::{CODE_LEN, CodeError, Envelope, Kept, Kit, RecoveryKeys};
 pub use link::{
     CODE_ALPHABET_BITS, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript,
 };

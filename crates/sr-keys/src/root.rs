@@ -2,7 +2,7 @@
 //! `spec/root-record.md`.
 
 use sr_crypto::{Hash, hash};
-use sr_wire::{DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
+use sr_wire::{AccountId, DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 /// No record is longer.
@@ -41,6 +41,12 @@ pub struct KitNote {
     pub checked_s: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct ContactName {
+    name: VLBytes,
+    account: AccountId,
+}
+
 /// The root record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct RootRecord {
@@ -48,6 +54,11 @@ pub struct RootRecord {
     pub vaults: Vec<VaultEntry>,
     names: Vec<DeviceName>,
     kit: Option<Noted>,
+    /// How many contacts are needed, and the name and account of each.
+    need: u8,
+    contacts: Vec<ContactName>,
+    /// Shares of other people's accounts that this account keeps, sealed to it.
+    shares: Vec<VLBytes>,
 }
 
 impl RootRecord {
@@ -89,6 +100,36 @@ impl RootRecord {
     pub fn set_kit(&mut self, note: &KitNote) {
         let id = note.id.as_bytes().to_vec().into();
         self.kit = Some(Noted { id, made_s: note.made_s, checked_s: note.checked_s });
+    }
+
+    /// Returns how many contacts are needed, and who they are.
+    #[must_use]
+    pub fn contacts(&self) -> (u8, Vec<(String, AccountId)>) {
+        let name = |c: &ContactName| String::from_utf8_lossy(c.name.as_slice()).into_owned();
+        (self.need, self.contacts.iter().map(|c| (name(c), c.account)).collect())
+    }
+
+    /// Notes the contacts.
+    pub fn set_contacts(&mut self, need: u8, contacts: &[(String, AccountId)]) {
+        self.need = need;
+        let entry = |(name, account): &(String, AccountId)| ContactName {
+            name: name.as_bytes().to_vec().into(),
+            account: *account,
+        };
+        self.contacts = contacts.iter().map(entry).collect();
+    }
+
+    /// Returns the shares that this account keeps for others, sealed to it.
+    pub fn shares(&self) -> impl Iterator<Item = String> + '_ {
+        self.shares.iter().map(|share| String::from_utf8_lossy(share.as_slice()).into_owned())
+    }
+
+    /// Keeps a share.
+    pub fn add_share(&mut self, share: &str) {
+        let share: VLBytes = share.trim().as_bytes().to_vec().into();
+        if !self.shares.contains(&share) {
+            self.shares.push(share);
+        }
     }
 
     /// Gives a device a name.

@@ -36,6 +36,16 @@ labels! {
     CHUNK_TREE = "chunk-id/tree";
     /// Seed of the chunker's gear table.
     CHUNKER = "chunker";
+    /// Hash of a contact's card, which its words are made of.
+    CONTACT_CARD = "contact-card";
+    /// Four bytes that catch a mistyped text between contacts.
+    CONTACT_CHECK = "contact-check";
+    /// Box of a share for somebody who asks for help.
+    CONTACT_HELP = "contact-help";
+    /// Hash of a request for help.
+    CONTACT_REQUEST = "contact-request";
+    /// Box of a share for a contact.
+    CONTACT_SHARE = "contact-share";
     /// A capability's signature over the creation of a space.
     CREATE = "space-create";
     /// Hash that is a device's id.

@@ -209,8 +209,24 @@ pub(crate) enum DeviceCommand {
 /// `recovery …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecoveryCommand {
+    /// People who together can bring your account back, and whom no server knows
+    #[command(subcommand)]
+    Contacts(ContactsCommand),
     /// Try your kit, as a restore would use it
     Drill,
+    /// Help somebody whose contact you are, with what `recovery request` gave them
+    ///
+    /// Compare the words by voice or face to face: whoever asks may be somebody else.
+    Help {
+        /// The file with their request
+        request: PathBuf,
+        /// Where to write the answer to give to them
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Whose account it is, when you are a contact of several people
+        #[arg(long = "for", value_name = "NAME")]
+        owner: Option<String>,
+    },
     /// Make a recovery kit: one page that brings everything back when every device is gone
     Kit {
         /// Show it on the terminal, to be printed or copied by hand; so it is without --pdf
@@ -223,13 +239,22 @@ pub(crate) enum RecoveryCommand {
         #[arg(long)]
         without_old: bool,
     },
+    /// Ask your contacts for help, on a device without anything
+    Request {
+        /// Where to write the request to give to them
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// List what waits, and could be stopped: recoveries, and changes without the kit
     Requests,
-    /// Bring everything back from the kit's page
+    /// Bring everything back, from the kit's page or with your contacts' answers
     Restore {
-        /// Where the server is; it is on the page
-        #[arg(long, value_name = "HOST:PORT")]
-        server: String,
+        /// From the kit: where the server is; it is on the page
+        #[arg(long, value_name = "HOST:PORT", required_unless_present = "answers")]
+        server: Option<String>,
+        /// With your contacts: the files that they gave you
+        #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "server")]
+        answers: Vec<PathBuf>,
         /// The name of this device; the host name unless given
         #[arg(long, value_name = "D")]
         device_name: Option<String>,
@@ -241,6 +266,38 @@ pub(crate) enum RecoveryCommand {
     Veto {
         /// Its number, from `recovery requests`
         number: u64,
+    },
+}
+
+/// `recovery contacts …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContactsCommand {
+    /// Keep the share that somebody gave you
+    Accept {
+        /// The file
+        share: PathBuf,
+    },
+    /// Write your card, for somebody who wants you as a contact
+    Card {
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// List your contacts, and whose contact you are
+    Ls,
+    /// Take your contacts' right to bring your account back away; it needs your kit
+    Rm,
+    /// Choose your contacts, in place of those before; it needs your kit
+    Set {
+        /// How many of them are needed together
+        #[arg(long, value_name = "K")]
+        need: u8,
+        /// Where to write the shares to give to them
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Each contact, as NAME=FILE with the file of their card
+        #[arg(required = true, num_args = 2.., value_name = "NAME=FILE")]
+        contacts: Vec<String>,
     },
 }
 

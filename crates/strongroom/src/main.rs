@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod backup;
+mod contacts;
 #[cfg(feature = "server")]
 mod demo;
 mod device;

@@ -8,6 +8,7 @@ use sr_client::{Client, Kit, KitPage, RequestKind};
 use crate::{
     args::{Args, RecoveryCommand},
     ask::ask,
+    contacts,
     failure::Failure,
     kit_page,
     output::{Done, Output, plural, printable, time},
@@ -27,8 +28,14 @@ pub(crate) fn run(
             kit(args, output, pdf.as_deref(), *without_old)
         }
         RecoveryCommand::Drill => drill(args),
-        RecoveryCommand::Restore { server, device_name, stolen } => {
-            restore(args, output, server, device_name.as_deref(), stolen.as_deref())
+        RecoveryCommand::Contacts(command) => contacts::run(args, command),
+        RecoveryCommand::Help { request, out, owner } => {
+            contacts::help(args, request, out, owner.as_deref())
+        }
+        RecoveryCommand::Request { out } => contacts::request(args, out),
+        RecoveryCommand::Restore { server, answers, device_name, stolen } => {
+            let from = server.as_deref().map_or(From::Contacts(answers), From::Kit);
+            restore(args, output, &from, device_name.as_deref(), stolen.as_deref())
         }
         RecoveryCommand::Requests => requests(args),
         RecoveryCommand::Veto { number } => veto(args, *number),
@@ -128,22 +135,36 @@ fn drill(args: &Args) -> Result<Done, Failure> {
     Ok(Done::new(text, json!({ "kit": kit.id(), "opens": true })))
 }
 
-/// On a device without anything: from the page to the account.
+/// What an account is brought back from.
+enum From<'a> {
+    /// The page, and this server.
+    Kit(&'a str),
+    /// These files.
+    Contacts(&'a [PathBuf]),
+}
+
+/// On a device without anything: from the page, or the contacts, to the account.
 fn restore(
     args: &Args,
     output: &Output,
-    server: &str,
+    from: &From<'_>,
     device_name: Option<&str>,
     stolen: Option<&str>,
 ) -> Result<Done, Failure> {
     let dir = dir(args)?;
     let device = device_name.map_or_else(host_name, str::to_owned);
-    let mut client = if sr_client::is_joined(&dir) {
-        client(args)?
-    } else {
-        let kit = ask_kit("The 28 characters of your kit: ")?;
-        output.tell(&format!("ok  kit {}", kit.id()));
-        Client::restore_kit(&dir, server, &kit, &device, clock())?
+    let mut client = match from {
+        _ if sr_client::is_joined(&dir) => client(args)?,
+        From::Kit(server) => {
+            let kit = ask_kit("The 28 characters of your kit: ")?;
+            output.tell(&format!("ok  kit {}", kit.id()));
+            Client::restore_kit(&dir, server, &kit, &device, clock())?
+        }
+        From::Contacts(files) => {
+            let answers: Result<Vec<String>, Failure> =
+                files.iter().map(|file| contacts::read(file)).collect();
+            Client::restore_contacts(&dir, &answers?, &device, clock())?
+        }
     };
     let stolen = match stolen {
         None => None,
@@ -214,7 +235,7 @@ fn veto(args: &Args, number: u64) -> Result<Done, Failure> {
 }
 
 /// Asks for a kit. What can be none is found before anything is sent.
-fn ask_kit(question: &str) -> Result<Kit, Failure> {
+pub(crate) fn ask_kit(question: &str) -> Result<Kit, Failure> {
     let typed = ask(question)?;
     Kit::from_text(&typed).map_err(|error| Failure::kit_mistyped(&error))
 }

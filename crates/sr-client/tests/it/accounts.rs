@@ -69,9 +69,15 @@ impl World {
 
     /// The account's blocks, as the server has them.
     fn blocks(&self) -> Vec<Vec<u8>> {
+        self.blocks_of(self.insider().account.id())
+    }
+
+    fn blocks_of(&self, account: sr_wire::AccountId) -> Vec<Vec<u8>> {
         let database = self.database();
-        let mut query = database.prepare("SELECT block FROM blocks ORDER BY seq").expect("query");
-        let blocks = query.query_map([], |row| row.get(0)).expect("blocks");
+        let mut query = database
+            .prepare("SELECT block FROM blocks WHERE account = ?1 ORDER BY seq")
+            .expect("query");
+        let blocks = query.query_map([account.0], |row| row.get(0)).expect("blocks");
         blocks.map(|block| block.expect("block")).collect()
     }
 }
@@ -731,4 +737,93 @@ fn locked_keys_open_for_the_passphrase_only() {
     sr_client::remove_passphrase(&dir, "long words").expect("opens for good");
     assert_eq!(sr_client::key_lock(&dir).expect("reads"), KeyLock::None);
     assert!(world.client().chain().is_ok());
+}
+
+/// Everything is gone, the kit too; two of three friends help, and no server knows who they are.
+#[test]
+fn two_of_three_contacts_bring_everything_back() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    world.write("a", "precious");
+    world.backup();
+    let kit = world.with_kit();
+    let names = ["ben", "cleo", "dan"];
+    let mut cards = Vec::new();
+    for name in names {
+        let invite = world.invite();
+        let mut friend =
+            Client::join(&world.other(name), &invite, Some(name), name, clock()).expect("joins");
+        let card = friend.contact_card().expect("has one").to_string();
+        cards.push((name.to_owned(), card.parse().expect("reads")));
+    }
+    let mut client = world.client();
+    let too_few = client.set_contacts(&kit, 1, &cards);
+    assert!(matches!(too_few, Err(ClientError::ContactsWrong)));
+    let twice = [cards[0].clone(), cards[0].clone()];
+    assert!(matches!(client.set_contacts(&kit, 2, &twice), Err(ClientError::ContactsWrong)));
+    let (stranger, _) = client.new_kit().expect("makes");
+    let refused = client.set_contacts(&stranger, 2, &cards);
+    assert!(matches!(refused, Err(ClientError::KitWrong { .. })));
+    let shares = client.set_contacts(&kit, 2, &cards).expect("sets");
+    assert_eq!(client.contacts().expect("lists").0, 2);
+    client.drill(&kit).expect("the kit is still in force");
+    drop(client);
+    // Each takes their own share only.
+    for (name, share) in names.iter().zip(&shares) {
+        let mut friend = world.open(name);
+        friend.accept_share(share).expect("keeps");
+        let other = shares.iter().find(|other| *other != share).expect("another");
+        assert!(matches!(friend.accept_share(other), Err(ClientError::ContactText)));
+        assert!(matches!(friend.accept_share(&share[..99]), Err(ClientError::ContactText)));
+    }
+    // A friend's key has changed since: the share opens all the same.
+    let mut ben = world.open("ben");
+    let (bens, _) = ben.new_kit().expect("makes");
+    ben.set_kit(&bens, None).expect("sets");
+    drop(ben);
+
+    let account = world.insider().account.id();
+    fs::remove_dir_all(world.profile()).expect("removes");
+    let new = world.other("new");
+    let request = Client::request_help(&new).expect("asks");
+    assert_eq!(Client::request_help(&new).expect("asks again"), request);
+    let typed: sr_client::HelpRequest = request.to_string().parse().expect("reads");
+    let answers: Vec<String> = ["ben", "dan"]
+        .iter()
+        .map(|name| world.open(name).help(&typed, account).expect("helps"))
+        .collect();
+    let restore =
+        |answers: &[String]| Client::restore_contacts(&new, answers, "new", world.clock());
+    for wrong in [&answers[..1], &[answers[0].clone(), answers[0].clone()], &[]] {
+        let refused = restore(wrong);
+        assert!(matches!(refused, Err(ClientError::SharesWrong { .. })), "{refused:?}");
+    }
+    // An answer is for the device that asked.
+    let thief = Client::request_help(&world.other("thief")).expect("asks");
+    let for_thief = world.open("cleo").help(&thief, account).expect("helps");
+    assert!(matches!(restore(&[for_thief, answers[0].clone()]), Err(ClientError::ContactText)));
+    let mut client = restore(&answers).expect("restores");
+    let target = Target::Folder(world.target());
+    client.restore("latest", None, &target, &Progress::default()).expect("reads at once");
+    assert_same_tree(&world.folder(), &world.target());
+    client.add_folder(&world.folder()).expect("adds");
+    client.start_recovery(None).expect("begins");
+    assert!(matches!(backup(&mut client), Err(ClientError::RecoveryWaits { .. })));
+    world.ahead.store(3 * DAY_S + 60, Ordering::SeqCst);
+    backup(&mut client).expect("is a device of the account");
+    // New contacts: the old shares count no more.
+    client.set_contacts(&kit, 2, &cards).expect("sets anew");
+    drop(client);
+    let again = world.other("again");
+    let request = Client::request_help(&again).expect("asks");
+    let answers: Vec<String> = ["ben", "dan"]
+        .iter()
+        .map(|name| world.open(name).help(&request, account).expect("helps"))
+        .collect();
+    let refused = Client::restore_contacts(&again, &answers, "again", world.clock());
+    assert!(matches!(refused, Err(ClientError::ContactsReplaced)), "{refused:?}");
+    // The server knows of no contact: what it holds of the account does not name their accounts.
+    let friend = Insider::of(&world.other("ben")).account.id();
+    let blocks = world.blocks_of(account).concat();
+    assert!(!blocks.windows(32).any(|window| window == friend.0));
 }

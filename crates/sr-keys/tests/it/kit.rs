@@ -1,7 +1,7 @@
 //! The recovery kit.
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use sr_keys::{CodeError, DeviceKeys, Envelope, Kit};
+use sr_keys::{CodeError, DeviceKeys, Envelope, Kept, Kit};
 use sr_wire::{AccountId, Misbehaviour};
 
 fn kit(seed: u64) -> Kit {
@@ -46,8 +46,9 @@ fn sr_028_a_changed_envelope_opens_nothing() {
 fn a_kept_kit_opens_for_its_device_only() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let (own, other) = (DeviceKeys::generate(&mut rng), DeviceKeys::generate(&mut rng));
-    let kept = kit(1).keep(&own).expect("seals");
-    assert_eq!(Kit::kept(&kept, &own).map(|kit| kit.id()), Some(kit(1).id()));
-    assert!(Kit::kept(&kept, &other).is_none());
-    assert!(Kit::kept(&kept[1..], &own).is_none());
+    let kept = kit(1).to_kept().seal(&own).expect("seals");
+    let opened = Kept::open(&kept, &own).expect("opens");
+    assert_eq!(opened.keys().public(), kit(1).keys().public());
+    assert!(Kept::open(&kept, &other).is_none());
+    assert!(Kept::open(&kept[1..], &own).is_none());
 }

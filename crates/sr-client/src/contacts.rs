@@ -1,0 +1,261 @@
+//! Recovery contacts: people who together can bring an account back. Nothing here names them to a
+//! server; cards, shares, requests and answers are texts that go any way.
+
+use std::{fs, path::Path, sync::Arc};
+
+use sr_keys::{ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
+use sr_trust::Policy;
+use sr_wire::{AccountId, Misbehaviour, card_hash};
+use zeroize::Zeroizing;
+
+use crate::{
+    Client, ClientError, Clock, MakeDialer,
+    account::{self, PendingAct, first_view},
+    client::tls_dialer,
+    profile::write_durably,
+    recovery::Restored,
+    remote::{Remote, os_rng, runtime},
+    root,
+};
+
+/// The keys of a device that asks its contacts for help and has no profile yet.
+const HELP_FILE: &str = "help.keys";
+
+/// A share that this account keeps for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptShare {
+    /// The name by which its owner goes.
+    pub name: String,
+    /// Their account.
+    pub account: AccountId,
+}
+
+impl Client {
+    /// Returns the card to give to somebody who wants this account as a contact.
+    ///
+    /// **Errors** those of the account.
+    pub fn contact_card(&mut self) -> Result<ContactCard, ClientError> {
+        self.refresh()?;
+        let keys = &self.profile.keys;
+        Ok(ContactCard::of(keys.account.id(), &keys.secrets))
+    }
+
+    /// Makes `need` of these contacts able to bring the account back together, in place of those before.
+    /// Returns the text to give to each, in their order.
+    ///
+    /// **Errors** [`ClientError::ContactsWrong`], [`ClientError::OldKitNeeded`] and those of the account.
+    pub fn set_contacts(
+        &mut self,
+        kit: &Kit,
+        need: u8,
+        contacts: &[(String, ContactCard)],
+    ) -> Result<Vec<String>, ClientError> {
+        let accounts: std::collections::BTreeSet<_> =
+            contacts.iter().map(|(_, card)| card.account).collect();
+        // One contact alone would be a second kit in somebody else's hands.
+        let is_right = need >= 2
+            && usize::from(need) <= contacts.len()
+            && contacts.len() <= usize::from(u8::MAX)
+            && accounts.len() == contacts.len();
+        if !is_right {
+            return Err(ClientError::ContactsWrong);
+        }
+        self.refresh()?;
+        self.require_full()?;
+        let invite = self.profile.invite()?;
+        let template = ShareTemplate {
+            account: self.profile.keys.account.id(),
+            name: self.profile.name()?.unwrap_or_default(),
+            address: invite.address,
+            card: invite.card_hash,
+        };
+        let (keys, shares) = Share::deal(&template, need, contacts.len(), &mut os_rng());
+        let texts = shares
+            .iter()
+            .zip(contacts)
+            .map(|(share, (_, card))| share.seal(card).map_err(|_| ClientError::ContactsWrong))
+            .collect::<Result<Vec<_>, _>>()?;
+        let policy = self.profile.keys.account.policy().clone();
+        self.set_policy(kit, Policy { contacts: Some(keys.public()), ..policy })?;
+        let noted: Vec<_> =
+            contacts.iter().map(|(name, card)| (name.clone(), card.account)).collect();
+        self.note_contacts(need, &noted)?;
+        Ok(texts)
+    }
+
+    /// Takes the contacts' right to bring the account back away.
+    ///
+    /// **Errors** [`ClientError::OldKitNeeded`] and those of the account.
+    pub fn remove_contacts(&mut self, kit: &Kit) -> Result<(), ClientError> {
+        self.refresh()?;
+        self.require_full()?;
+        let policy = self.profile.keys.account.policy().clone();
+        self.set_policy(kit, Policy { contacts: None, ..policy })?;
+        self.note_contacts(0, &[])
+    }
+
+    /// Returns how many contacts are needed, and their names.
+    ///
+    /// **Errors** those of reading the root space.
+    pub fn contacts(&mut self) -> Result<(u8, Vec<String>), ClientError> {
+        self.fresh(|client| {
+            let record = root::read(&mut client.profile, &client.root_remote)?;
+            let (need, contacts) = record.contacts();
+            Ok((need, contacts.into_iter().map(|(name, _)| name).collect()))
+        })
+    }
+
+    /// Keeps somebody's share, for all devices of this account.
+    ///
+    /// **Errors** [`ClientError::ContactText`] for a share that is not for this account.
+    pub fn accept_share(&mut self, text: &str) -> Result<KeptShare, ClientError> {
+        self.refresh()?;
+        self.require_full()?;
+        let share = self.open_share(text)?;
+        let (profile, remote) = (&mut self.profile, &self.root_remote);
+        root::update(profile, remote, &self.clock, |record| record.add_share(text))?;
+        Ok(kept(&share))
+    }
+
+    /// Returns whose shares this account keeps.
+    ///
+    /// **Errors** those of reading the root space.
+    pub fn kept_shares(&mut self) -> Result<Vec<KeptShare>, ClientError> {
+        Ok(self.shares()?.iter().map(kept).collect())
+    }
+
+    /// Answers a request for help with the share of `owner`, once its words were compared.
+    ///
+    /// **Errors** [`ClientError::NotFound`] when no share is kept for them.
+    pub fn help(&mut self, request: &HelpRequest, owner: AccountId) -> Result<String, ClientError> {
+        let shares = self.shares()?;
+        let share = shares.iter().rev().find(|share| share.account == owner);
+        let missing = || ClientError::NotFound("share for them here".into());
+        share.ok_or_else(missing)?.answer(request).map_err(|_| ClientError::ContactText)
+    }
+
+    /// Begins to ask contacts for help, on a device without anything: the request is the same until
+    /// the account is back.
+    ///
+    /// **Errors** [`ClientError::AlreadyJoined`], and those of local files.
+    pub fn request_help(dir: &Path) -> Result<HelpRequest, ClientError> {
+        if crate::is_joined(dir) {
+            return Err(ClientError::AlreadyJoined);
+        }
+        if let Some(device) = help_keys(dir)? {
+            return Ok(HelpRequest::of(&device));
+        }
+        std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700)
+            .create(dir)
+            .map_err(ClientError::local("making", dir))?;
+        let device = DeviceKeys::generate(&mut os_rng());
+        write_durably(&dir.join(HELP_FILE), &device.to_file())?;
+        Ok(HelpRequest::of(&device))
+    }
+
+    /// Makes a profile in `dir` from the answers of enough contacts. It reads at once; as a device of the
+    /// account it counts after the wait.
+    ///
+    /// **Errors** [`ClientError::ContactText`] for a text that is no answer to this device's request,
+    /// [`ClientError::SharesWrong`] for too few or such that do not belong together,
+    /// [`ClientError::Misbehaviour`] and those of local files.
+    pub fn restore_contacts(
+        dir: &Path,
+        answers: &[String],
+        device_name: &str,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
+        Self::restore_contacts_by(dir, answers, device_name, clock, &tls_dialer())
+    }
+
+    /// As [`Client::restore_contacts`], over another network than TLS.
+    ///
+    /// **Errors** as [`Client::restore_contacts`].
+    pub fn restore_contacts_by(
+        dir: &Path,
+        answers: &[String],
+        device_name: &str,
+        clock: Clock,
+        dialer: &MakeDialer,
+    ) -> Result<Self, ClientError> {
+        let device = help_keys(dir)?.ok_or(ClientError::ContactText)?;
+        let shares = answers
+            .iter()
+            .map(|answer| Share::open_answer(answer, &device))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| ClientError::ContactText)?;
+        let secret = Share::join(&shares).ok_or_else(|| ClientError::SharesWrong {
+            have: shares.len(),
+            need: shares.first().map_or(0, |share| usize::from(share.need)),
+        })?;
+        let (kept, first) = (Kept::of_contacts(secret), &shares[0]);
+        let address = String::from_utf8_lossy(first.address.as_slice()).into_owned();
+        let remote = Remote::new(runtime()?, dialer(&address)?, None, Arc::clone(&clock));
+        // SR-010: the shares pin the server as an invite does.
+        Misbehaviour::CardMismatch.refuse_if(card_hash(&remote.card()?) != first.card)?;
+        let remote = remote.pinned(first.card);
+        let view = first_view(&remote, first.account, None)?;
+        if !kept.is_in(view.account.policy()) {
+            return Err(ClientError::ContactsReplaced);
+        }
+        let from = Restored { address: &address, card: first.card, view, device, device_name };
+        let client = Self::restored(dir, from, &kept, &remote, clock)?;
+        // The same keys are in the key file now.
+        let _ = fs::remove_file(dir.join(HELP_FILE));
+        Ok(client)
+    }
+
+    /// Sets a policy at once, with the kit in force.
+    fn set_policy(&mut self, kit: &Kit, policy: Policy) -> Result<(), ClientError> {
+        let in_force = &self.profile.keys.account.policy().kit;
+        let expected = self.kit_id()?;
+        match in_force {
+            None => return Err(ClientError::KitFirst),
+            Some(key) if kit.keys().public() != *key => {
+                return Err(ClientError::KitWrong { expected });
+            }
+            Some(_) => {}
+        }
+        let keys = Arc::clone(&self.profile.keys);
+        let (actor, kit) = (keys.actor((self.clock)()), kit.keys());
+        let act = actor.set_recovery(&keys.device, Some(&kit), policy, &mut os_rng());
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        self.refresh()
+    }
+
+    fn note_contacts(
+        &mut self,
+        need: u8,
+        contacts: &[(String, AccountId)],
+    ) -> Result<(), ClientError> {
+        let (profile, remote) = (&mut self.profile, &self.root_remote);
+        root::update(profile, remote, &self.clock, |record| record.set_contacts(need, contacts))?;
+        Ok(())
+    }
+
+    fn shares(&mut self) -> Result<Vec<Share>, ClientError> {
+        let record = self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
+        record.shares().map(|text| self.open_share(&text)).collect()
+    }
+
+    fn open_share(&self, text: &str) -> Result<Share, ClientError> {
+        self.profile.keys.secrets.open_share(text).map_err(|_| ClientError::ContactText)
+    }
+}
+
+fn kept(share: &Share) -> KeptShare {
+    let name = String::from_utf8_lossy(share.name.as_slice()).into_owned();
+    KeptShare { name, account: share.account }
+}
+
+fn help_keys(dir: &Path) -> Result<Option<DeviceKeys>, ClientError> {
+    let path = dir.join(HELP_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => DeviceKeys::from_file(&Zeroizing::new(bytes))
+            .map(Some)
+            .map_err(|_| ClientError::Keys(path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ClientError::local("reading", path)(error)),
+    }
+}

@@ -1,0 +1,207 @@
+//! `recovery contacts …`, `recovery request` and `recovery help`.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use serde_json::json;
+use sr_client::{Client, ClientError, ContactCard, HelpRequest};
+
+use crate::{
+    args::{Args, ContactsCommand},
+    ask::ask_words,
+    failure::Failure,
+    output::{Done, plural, printable},
+    recovery::ask_kit,
+    status::{client, dir},
+};
+
+/// Cards, shares, requests and answers have under 5,000 characters.
+const TEXT_LEN_MAX: u64 = 64 * 1024;
+
+pub(crate) fn run(args: &Args, command: &ContactsCommand) -> Result<Done, Failure> {
+    match command {
+        ContactsCommand::Accept { share } => accept(args, share),
+        ContactsCommand::Card { out } => card(args, out),
+        ContactsCommand::Ls => ls(args),
+        ContactsCommand::Rm => rm(args),
+        ContactsCommand::Set { need, out, contacts } => set(args, *need, out, contacts),
+    }
+}
+
+fn card(args: &Args, out: &Path) -> Result<Done, Failure> {
+    let card = client(args)?.contact_card()?;
+    write(out, &card.to_string())?;
+    let words = card.words().join(" ");
+    let text = format!(
+        "ok  your card is in {}: give it to who wants you as a contact, any way you like\n\
+         Its words, to be told by voice or face to face:\n\n    {words}",
+        out.display()
+    );
+    Ok(Done::new(text, json!({ "file": out, "words": words })))
+}
+
+fn set(args: &Args, need: u8, out: &Path, contacts: &[String]) -> Result<Done, Failure> {
+    let mut chosen = Vec::new();
+    for contact in contacts {
+        let (name, file) = contact.split_once('=').ok_or_else(|| {
+            Failure::usage(
+                format!("{contact} is no NAME=FILE"),
+                "Name each contact with the file of their card, as in ben=ben.card.",
+            )
+        })?;
+        let card: ContactCard =
+            read(Path::new(file))?.parse().map_err(|_| ClientError::ContactText)?;
+        let question =
+            format!("The six words that {}'s device shows for this card: ", printable(name));
+        compare(&ask_words(&question)?, &card.words())?;
+        chosen.push((name.to_owned(), card));
+    }
+    let mut client = client(args)?;
+    let kit = ask_kit("The 28 characters of your kit: ")?;
+    let shares = client.set_contacts(&kit, need, &chosen)?;
+    fs::create_dir_all(out).map_err(|error| cannot(out, &error))?;
+    let mut text = format!(
+        "ok  any {need} of {} can bring your account back together, after a wait in which your devices \
+         can stop them\n!   Together they can read all that is backed up. Nobody else learns who they are.\n\
+         Give each their share, any way you like; only they can open it:\n",
+        plural(chosen.len() as u64, "contact")
+    );
+    for ((name, _), share) in chosen.iter().zip(&shares) {
+        let file = out.join(format!("{}.strongroom-share", safe(name)));
+        write(&file, share)?;
+        text.push_str(&format!("    {}  {}\n", printable(name), file.display()));
+    }
+    text.push_str("Each keeps it with: strongroom recovery contacts accept FILE");
+    let names: Vec<&String> = chosen.iter().map(|(name, _)| name).collect();
+    Ok(Done::new(text, json!({ "need": need, "contacts": names })))
+}
+
+fn rm(args: &Args) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let kit = ask_kit("The 28 characters of your kit: ")?;
+    client.remove_contacts(&kit)?;
+    let text = "ok  nobody but you can bring your account back now; the shares count no more";
+    Ok(Done::new(text.into(), json!({ "contacts": [] })))
+}
+
+fn ls(args: &Args) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let (need, names) = client.contacts()?;
+    let kept = client.kept_shares()?;
+    let mut text = if names.is_empty() {
+        "You have no contacts: strongroom recovery contacts set\n".to_owned()
+    } else {
+        let names: Vec<String> = names.iter().map(|name| printable(name).to_string()).collect();
+        format!("Any {need} of these can bring your account back together: {}\n", names.join(", "))
+    };
+    for share in &kept {
+        let (name, account) = (printable(&share.name).to_string(), share.account.to_string());
+        text.push_str(&format!("You are a contact of {name}, account {}\n", &account[..9]));
+    }
+    let of: Vec<_> = kept
+        .iter()
+        .map(|share| json!({ "name": share.name, "account": share.account.to_string() }))
+        .collect();
+    let data = json!({ "need": need, "contacts": names, "contact_of": of });
+    Ok(Done::new(text.trim_end().to_owned(), data))
+}
+
+fn accept(args: &Args, share: &Path) -> Result<Done, Failure> {
+    let kept = client(args)?.accept_share(&read(share)?)?;
+    let text = format!(
+        "ok  you are a contact of {}. Alone, the share opens nothing; you may delete the file.\n\
+         !   Use it only for them, and only after you have heard their voice or seen them: \
+         strongroom recovery help",
+        printable(&kept.name)
+    );
+    Ok(Done::new(text, json!({ "name": kept.name, "account": kept.account.to_string() })))
+}
+
+/// On a device without anything.
+pub(crate) fn request(args: &Args, out: &Path) -> Result<Done, Failure> {
+    let request = Client::request_help(&dir(args)?)?;
+    write(out, &request.to_string())?;
+    let words = request.words().join(" ");
+    let text = format!(
+        "ok  your request is in {}: give it to your contacts, any way you like\n\
+         Its words, which each of them asks you for by voice or face to face:\n\n    {words}\n\n\
+         Next: strongroom recovery restore --answers FILE FILE, with what they give you",
+        out.display()
+    );
+    Ok(Done::new(text, json!({ "file": out, "words": words })))
+}
+
+/// On the device of a contact.
+pub(crate) fn help(
+    args: &Args,
+    request: &Path,
+    out: &Path,
+    owner: Option<&str>,
+) -> Result<Done, Failure> {
+    let request: HelpRequest = read(request)?.parse().map_err(|_| ClientError::ContactText)?;
+    let mut client = client(args)?;
+    let mut kept = client.kept_shares()?;
+    kept.retain(|share| owner.is_none_or(|owner| share.name == owner));
+    kept.dedup_by_key(|share| share.account);
+    let [share] = &kept[..] else {
+        let who =
+            if kept.is_empty() { "share for them here" } else { "single person: use --for NAME" };
+        return Err(ClientError::NotFound(who.into()).into());
+    };
+    let question = format!(
+        "Whoever has enough shares reads all that {} has backed up, at once.\n\
+         The six words that {} tells you, by voice or face to face: ",
+        printable(&share.name),
+        printable(&share.name)
+    );
+    compare(&ask_words(&question)?, &request.words())?;
+    let answer = client.help(&request, share.account)?;
+    write(out, &answer)?;
+    let text = format!(
+        "ok  your answer is in {}: give it to {}, any way you like; only they can open it",
+        out.display(),
+        printable(&share.name)
+    );
+    Ok(Done::new(text, json!({ "file": out, "for": share.name })))
+}
+
+/// Reads a text that another person's program wrote.
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
+    let meta = fs::metadata(path).map_err(|error| cannot(path, &error))?;
+    if meta.len() > TEXT_LEN_MAX {
+        return Err(ClientError::ContactText.into());
+    }
+    fs::read_to_string(path).map_err(|error| cannot(path, &error))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    })
+    .map_err(|error| cannot(path, &error))
+}
+
+fn compare(typed: &[String], words: &[&str]) -> Result<(), Failure> {
+    let is_same = typed.iter().map(|word| word.to_lowercase()).eq(words.iter().copied());
+    if is_same { Ok(()) } else { Err(ClientError::WrongWords.into()) }
+}
+
+/// A name as part of a file's name.
+fn safe(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect()
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(
+        format!("{}: {error}", path.display()),
+        "Name a file that can be read, or a place that can be written.",
+    )
+}
