@@ -178,7 +178,7 @@ impl Client {
             let again =
                 match self.refresh_once() {
                     Ok(()) => {
-                        self.finish_waits()?;
+                        self.try_finish_waits()?;
                         false
                     }
                     // Another device is doing the same, or knows the account better.
@@ -191,6 +191,19 @@ impl Client {
                 return Ok(());
             }
             tries += 1;
+        }
+    }
+
+    /// Finishes what has waited long enough. What can't be finished now is no reason not to read.
+    fn try_finish_waits(&mut self) -> Result<(), ClientError> {
+        match self.finish_waits() {
+            Err(
+                ClientError::ServerRefused(ErrorCode::TooEarly | ErrorCode::BlockRefused)
+                | ClientError::NotAllowed
+                | ClientError::Overtaken
+                | ClientError::AccountWaits { .. },
+            ) => Ok(()),
+            done => done,
         }
     }
 
@@ -398,7 +411,7 @@ impl Client {
         status.server_name = Some(card.short_name());
         let snapshots = self.snapshots()?;
         // What other devices have noted since.
-        root::read(&mut self.profile, &self.root_remote)?;
+        self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
         status.snapshots = Some(snapshots.len() as u64);
         status.newest_s = snapshots.iter().map(|snapshot| snapshot.time_s).max();
         self.with_account(status)
@@ -474,6 +487,7 @@ fn begin<'a>(
     let act = Some(PendingAct::new(act, None));
     let (pins, kept) = (Vec::new(), None);
     Ok(NewProfile {
+        now_s: clock(),
         invite,
         name,
         device_name,

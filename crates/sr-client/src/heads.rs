@@ -43,6 +43,11 @@ pub(crate) fn newest(
     writing: bool,
 ) -> Result<Newest, ClientError> {
     let space = keys.space();
+    if let Some(waiting) = profile.waiting.filter(|_| writing) {
+        // Others go on under a key that this device does not take yet: what it would write under the
+        // old one, somebody who was taken out could read.
+        return Err(ClientError::AccountWaits { until_s: waiting.until_s });
+    }
     let response = match remote.read_head(keys, profile.answer(space)?.as_ref()) {
         // SR-006: a space that was made is not there any more.
         Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
@@ -57,9 +62,7 @@ pub(crate) fn newest(
         Err(ClientError::Misbehaviour(Misbehaviour::HeadAltered | Misbehaviour::PlaceMismatch))
             if profile.waiting.is_some() =>
         {
-            let until_s = profile.waiting.map_or(0, |waiting| waiting.until_s);
-            let waits = Err(ClientError::AccountWaits { until_s });
-            return if writing { waits } else { current(profile, keys) };
+            return current(profile, keys);
         }
         accepted => accepted?,
     }

@@ -155,6 +155,7 @@ impl Linking {
         let mut profile = Profile::create(
             dir,
             NewProfile {
+                now_s: (self.clock)(),
                 invite: &invite,
                 name: Some(owner.as_str()).filter(|name| !name.is_empty()),
                 device_name,

@@ -90,9 +90,12 @@ pub(crate) fn read_keys(dir: &Path) -> Result<DeviceKeys, ClientError> {
         return DeviceKeys::from_file(&bytes).map_err(|_| damaged());
     }
     let path = open_copy(dir)?;
+    let is_private = path.parent().is_some_and(|folder| check_private(folder).is_ok());
     match fs::read(&path) {
-        Ok(bytes) => DeviceKeys::from_file(&Zeroizing::new(bytes)).map_err(|_| damaged()),
-        Err(_) => Err(ClientError::KeysLocked),
+        Ok(bytes) if is_private => {
+            DeviceKeys::from_file(&Zeroizing::new(bytes)).map_err(|_| damaged())
+        }
+        _ => Err(ClientError::KeysLocked),
     }
 }
 
@@ -109,34 +112,34 @@ fn read(dir: &Path) -> Result<Zeroizing<Vec<u8>>, ClientError> {
     fs::read(&path).map(Zeroizing::new).map_err(ClientError::local("reading", path))
 }
 
-/// Where the keys are while they are open: in a file system in memory, which only this user reads and
-/// which is gone when the machine is switched off. One file for each profile.
+/// Where the keys are while they are open: in the file system in memory, in a folder which only this
+/// user reads, and which is gone when the machine is switched off. It is the same for a person's
+/// session and for what runs by itself. One file for each profile.
 fn open_copy(dir: &Path) -> Result<PathBuf, ClientError> {
     let dir = dir.canonicalize().map_err(ClientError::local("opening", dir))?;
-    let name = sr_crypto::hash(
-        sr_wire::labels::KEY_FILE_LOCK,
-        &[std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str())],
-    );
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str());
+    let name = sr_crypto::hash(sr_wire::labels::KEY_FILE_LOCK, &[path]);
+    let user = rustix::process::geteuid().as_raw();
     let file = format!("{}.keys", sr_crypto::text::to_hex(&name[..16]));
-    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let folder = match session.filter(|folder| folder.is_absolute() && folder.is_dir()) {
-        Some(session) => session.join("strongroom"),
-        None => {
-            PathBuf::from(format!("/dev/shm/strongroom-{}", rustix::process::geteuid().as_raw()))
-        }
-    };
-    Ok(folder.join(file))
+    Ok(PathBuf::from(format!("/dev/shm/strongroom-{user}")).join(file))
 }
 
-/// Makes a folder that is this user's and nobody else's, or refuses one that is not.
+/// Makes a folder that is this user's and nobody else's.
 fn make_private(folder: &Path) -> Result<(), ClientError> {
     let failed = |error| ClientError::local("making", folder)(error);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let meta = fs::symlink_metadata(folder).map_err(failed)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => check_private(folder).map_err(failed),
+    }
+}
+
+/// Refuses a folder that somebody else has made, or may read.
+fn check_private(folder: &Path) -> std::io::Result<()> {
+    let meta = fs::symlink_metadata(folder)?;
     let is_own = meta.uid() == rustix::process::geteuid().as_raw();
     if meta.is_dir() && is_own && meta.mode() & 0o077 == 0 {
         Ok(())
     } else {
-        Err(failed(std::io::ErrorKind::PermissionDenied.into()))
+        Err(std::io::ErrorKind::PermissionDenied.into())
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Profile {
 
 /// What a new profile begins with.
 pub(crate) struct NewProfile<'a> {
+    /// Unix seconds now.
+    pub(crate) now_s: u64,
     pub(crate) invite: &'a Invite,
     pub(crate) name: Option<&'a str>,
     pub(crate) device_name: &'a str,
@@ -137,6 +139,10 @@ impl Profile {
         profile.set("device", new.device_name.as_bytes())?;
         profile.set("account", &profile.keys.account.id().0)?;
         profile.insert_blocks(&new.blocks, 0)?;
+        // What waits has been seen now, and not before.
+        for seq in 0..new.blocks.len() as u64 {
+            profile.note_block_seen(seq, new.now_s)?;
+        }
         profile.set("key-block", &new.key_block)?;
         if let Some(act) = &new.act {
             profile.set_act(act)?;

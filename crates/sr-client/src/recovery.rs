@@ -106,10 +106,13 @@ impl Client {
         let actor = keys.actor((self.clock)());
         let act =
             actor.set_recovery(&keys.device, old.as_ref(), self.policy_with(kit), &mut os_rng())?;
+        // Noted when it is in force, by this command or the next.
+        let id = kit.id().into_bytes().into();
+        let change = KitChange { key: kit.keys().public().id(), id, envelope: envelope.clone() };
+        self.profile.set_kit_change(Some(&encode(&change)))?;
         let act = PendingAct::new(act, Some(envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
-        self.refresh()?;
-        self.note_kit(&kit.id(), None)
+        self.refresh()
     }
 
     /// Begins to bring a kit into force without the old one. Other devices can stop it while it
@@ -199,6 +202,7 @@ impl Client {
         let mut profile = Profile::create(
             dir,
             NewProfile {
+                now_s: clock(),
                 invite: &invite,
                 name: None,
                 device_name: from.device_name,
@@ -246,7 +250,12 @@ impl Client {
     #[must_use]
     pub fn known_requests(&self) -> Vec<Request> {
         let this = RequestKind::Device(self.profile.keys.device.id());
-        self.waiting_requests().into_iter().filter(|request| request.kind != this).collect()
+        // A change of the kit that this device began is its own, too.
+        let own_change = self.profile.kit_change().ok().flatten().is_some();
+        let is_own = |request: &Request| {
+            request.kind == this || (own_change && request.kind == RequestKind::Policy)
+        };
+        self.waiting_requests().into_iter().filter(|request| !is_own(request)).collect()
     }
 
     /// Returns what waits.
@@ -318,8 +327,8 @@ impl Client {
             ready.number,
             anchors,
             &mut os_rng(),
-        )?;
-        let act = PendingAct::new(act, None);
+        );
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         self.finish_recovery(now_s)
     }
@@ -331,6 +340,13 @@ impl Client {
         let is_own =
             |policy: &Policy| policy.kit.as_ref().is_some_and(|kit| kit.id() == change.key);
         let account = &self.profile.keys.account;
+        if is_own(account.policy()) {
+            // It is in force, whoever heard the answer.
+            let keys = Arc::clone(&self.profile.keys);
+            self.make_space(&keys.root, &self.root_remote)?;
+            self.note_kit(&String::from_utf8_lossy(change.id.as_slice()), None)?;
+            return self.profile.set_kit_change(None);
+        }
         let number = account.changes().find_map(|(seq, waiting)| match waiting {
             Change::Recovery(policy) if is_own(policy) => Some(seq),
             _ => None,
@@ -344,13 +360,10 @@ impl Client {
             return Ok(());
         }
         let keys = Arc::clone(&self.profile.keys);
-        let act = keys.actor(now_s).finish_change(&keys.device, request.number, &mut os_rng())?;
-        let act = PendingAct::new(act, Some(change.envelope));
+        let act = keys.actor(now_s).finish_change(&keys.device, request.number, &mut os_rng());
+        let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, Some(change.envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
-        self.profile.set_kit_change(None)?;
-        let keys = Arc::clone(&self.profile.keys);
-        self.make_space(&keys.root, &self.root_remote)?;
-        self.note_kit(&String::from_utf8_lossy(change.id.as_slice()), None)
+        self.finish_kit_change(now_s)
     }
 
     fn own_recoveries(&self) -> Vec<Request> {

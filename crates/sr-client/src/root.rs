@@ -19,8 +19,16 @@ use crate::{
 
 /// Reads the newest record.
 pub(crate) fn read(profile: &mut Profile, remote: &Remote) -> Result<RootRecord, ClientError> {
+    newest(profile, remote, false)
+}
+
+fn newest(
+    profile: &mut Profile,
+    remote: &Remote,
+    writing: bool,
+) -> Result<RootRecord, ClientError> {
     let keys = Arc::clone(&profile.keys);
-    let newest = heads::newest(profile, remote, &keys.root, false)?;
+    let newest = heads::newest(profile, remote, &keys.root, writing)?;
     let Some(head) = newest.head else { return Ok(RootRecord::default()) };
     let record = fetch(remote, &keys.root, head.manifest)?;
     // SR-012
@@ -37,7 +45,7 @@ pub(crate) fn update(
     change: impl Fn(&mut RootRecord),
 ) -> Result<RootRecord, ClientError> {
     loop {
-        let old = read(profile, remote)?;
+        let old = newest(profile, remote, true)?;
         let mut record = old.clone();
         change(&mut record);
         if record == old {

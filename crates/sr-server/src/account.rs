@@ -130,7 +130,9 @@ fn check_time(
     let ended = account.gate(block).is_none_or(|gate| {
         let start = usize::try_from(gate.opened).ok().and_then(|seq| stored.get(seq));
         let began_s = start.and_then(|b| Block::parse(b).ok()).map(|block| block.body.time_s);
-        began_s.is_some_and(|began_s| now_s + CLOCK_SKEW_S >= began_s + gate.delay_s)
+        began_s.is_some_and(|began_s| {
+            now_s.saturating_add(CLOCK_SKEW_S) >= began_s.saturating_add(gate.delay_s)
+        })
     });
     if (is_now || !begins) && ended { Ok(()) } else { Err(ErrorCode::TooEarly.into()) }
 }

@@ -222,7 +222,8 @@ pub struct Body {
     pub seq: u64,
     /// Hash of the block before; zeros in the genesis.
     pub previous: Hash,
-    /// Unix seconds by the signer's clock. Nothing depends on it.
+    /// Unix seconds by the signer's clock. No client depends on it; a server lets no wait begin or end
+    /// at another time.
     pub time_s: u64,
     /// What it does.
     pub op: Op,

@@ -206,8 +206,9 @@ pub(crate) enum DeviceCommand {
     Show,
 }
 
-/// `recovery …`
+/// `recovery …`; its `help` helps a person, and `--help` the reader of this program.
 #[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
 pub(crate) enum RecoveryCommand {
     /// People who together can bring your account back, and whom no server knows
     #[command(subcommand)]

@@ -165,6 +165,7 @@ impl Failure {
             ErrorCode::QuotaFull | ErrorCode::StorageFull => {
                 "Ask the operator for room; then run the same command again."
             }
+            ErrorCode::TooEarly => "Check the clocks of this device and of the server.",
             ErrorCode::Version => "Update the older of the two: this program, or the server.",
             _ => "Run the same command again; if it stays, tell the operator.",
         };

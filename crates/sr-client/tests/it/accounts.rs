@@ -670,12 +670,12 @@ fn an_honest_server_makes_a_wait_last() {
     // The thief's own clock runs ahead; the server's does not.
     let theirs: Clock = Arc::new(move || ours() + 4 * DAY_S);
     let mut thief = Client::open(&world.other("thief"), theirs).expect("opens");
-    let refused = thief.snapshots();
-    let too_early = sr_wire::api::ErrorCode::TooEarly;
-    assert!(
-        matches!(&refused, Err(ClientError::ServerRefused(code)) if *code == too_early),
-        "{refused:?}"
-    );
+    thief.add_folder(&world.folder()).expect("adds");
+    assert_eq!(thief.snapshots().expect("reads").len(), 1);
+    let refused = backup(&mut thief);
+    assert!(matches!(refused, Err(ClientError::RecoveryWaits { .. })), "{refused:?}");
+    assert_eq!(thief.chain().expect("verifies").devices, 1);
+    drop(thief);
     let mut owner = world.client();
     let requests = owner.requests().expect("lists");
     owner.veto(requests[0].number).expect("can still stop it");
