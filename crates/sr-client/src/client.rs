@@ -426,7 +426,10 @@ impl Client {
         Ok(status)
     }
 
-    fn view(&mut self, purpose: For<'_>) -> Result<(Arc<Keys>, ChunkIds, View), ClientError> {
+    pub(crate) fn view(
+        &mut self,
+        purpose: For<'_>,
+    ) -> Result<(Arc<Keys>, ChunkIds, View), ClientError> {
         self.fresh(|client| {
             let keys = Arc::clone(&client.profile.keys);
             let ids = ChunkIds::new(&keys.vault);

@@ -152,7 +152,7 @@ pub enum ClientError {
     #[error("the profile was written by a newer version of strongroom")]
     StateNewer,
     /// The words are not those that the other device shows.
-    #[error("the words are not those that the other device shows")]
+    #[error("the words are not those that the other side shows")]
     WrongWords,
     /// The server was not reached, or the connection broke and stayed broken.
     #[error("the server at {address} can't be reached")]

@@ -318,6 +318,14 @@ impl Profile {
         }
     }
 
+    /// Returns the account's blocks.
+    pub(crate) fn blocks(&self) -> Result<Vec<Vec<u8>>, ClientError> {
+        self.query(|database| {
+            let mut query = database.prepare("SELECT block FROM blocks ORDER BY seq")?;
+            query.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
     fn insert_blocks(&mut self, blocks: &[Vec<u8>], from: u64) -> Result<(), ClientError> {
         self.query(|database| {
             for (seq, block) in (from..).zip(blocks) {

@@ -109,6 +109,13 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Compare what an operator has handed over with what your devices have stored
+    VerifyDisclosure {
+        /// What `operator disclose --json` printed
+        file: PathBuf,
+    },
+    /// Show what the server can see of you, worked out from what your devices have stored
+    WhatTheySee,
     /// Show the five promises, whether they hold here, and how to see that without this program
     Tenets,
     /// Show whether you are backed up; exit 3 when the newest snapshot is older than 3 days

@@ -29,6 +29,10 @@ pub(crate) mod exit {
     pub(crate) const SERVER_REFUSED: u8 = 21;
     /// Security refusal. Nothing was sent, nothing wrong was released.
     pub(crate) const SECURITY: u8 = 30;
+    /// A verification says: not proven, or not as it should be.
+    pub(crate) const INVALID: u8 = 31;
+    /// A verification could not be completed.
+    pub(crate) const INCOMPLETE: u8 = 32;
     /// Local state damaged.
     pub(crate) const STATE: u8 = 40;
     /// Wrong recovery kit, code or words.
@@ -322,10 +326,11 @@ impl From<ClientError> for Failure {
             ClientError::WrongWords => make(
                 "WRONG_WORDS",
                 exit::WRONG_KIT,
-                "A word was mistyped, or somebody stands between the two devices.",
-                "The attempt is ended. If the other device says that it has added this one, take it out \
-                 there.",
-                "Begin again on the new device: `strongroom device link --server HOST:PORT`.",
+                "A word was mistyped, or somebody stands between the two devices or people.",
+                "The attempt is ended, and nothing was done here. If this was a linking and the other device \
+                 says that it has added this one, take it out there.",
+                "Compare the words by voice or face to face, and run the command again; for a linking, begin \
+                 again on the new device.",
             ),
             ClientError::FolderAmbiguous => make(
                 "FOLDER_AMBIGUOUS",

@@ -50,8 +50,9 @@ fn lines(kit: &Kit, page: &KitPage) -> Vec<String> {
         "stolen, it can make the wait three times as long, and no more: against a single".into(),
         "device this page wins.".into(),
         String::new(),
-        "Without this page, when every device is gone, nobody can bring anything back: not".into(),
-        "the operator, not the makers of Strongroom, not a court.".into(),
+        "Without this page, and without recovery contacts, when every device is gone, nobody"
+            .into(),
+        "can bring anything back: not the operator, not the makers of Strongroom, no court.".into(),
         String::new(),
         "A new kit replaces this one. Then burn this page.".into(),
     ]

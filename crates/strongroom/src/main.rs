@@ -16,6 +16,7 @@ mod keys;
 mod kit_page;
 mod output;
 mod recovery;
+mod see;
 #[cfg(feature = "server")]
 mod server;
 mod status;
@@ -90,6 +91,8 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             }
         },
         Command::Status => status::status(args),
+        Command::VerifyDisclosure { file } => see::verify_disclosure(args, file),
+        Command::WhatTheySee => see::what_they_see(args),
         Command::Tenets => tenets::tenets(args),
     }
 }

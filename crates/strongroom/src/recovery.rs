@@ -228,8 +228,9 @@ fn veto(args: &Args, number: u64) -> Result<Done, Failure> {
     client(args)?.veto(number)?;
     let text = format!(
         "ok  {number} is stopped\n\
-         !   Whoever began it has your kit, or one of your devices: make a new kit \
-         (`strongroom recovery kit`),\n    or take the device out (`strongroom device revoke`)."
+         !   Whoever began it has your kit, enough of your contacts, or one of your devices: make a new \
+         kit\n    (`strongroom recovery kit`), choose new contacts, or take the device out \
+         (`strongroom device revoke`)."
     );
     Ok(Done::new(text, json!({ "number": number })))
 }

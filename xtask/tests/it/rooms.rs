@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sr-server", &["sr-crypto", "sr-wire", "sr-store", "sr-trust"]),
     ("sr-vault", &["sr-crypto", "sr-wire", "sr-trust", "sr-keys"]),
     ("sr-client", &["sr-crypto", "sr-wire", "sr-trust", "sr-keys", "sr-vault"]),
-    // The demo forges blocks as the operator would, hence sr-trust.
+    // It shows the blocks that a server sees, and the demo forges some; hence sr-trust.
     ("strongroom", &["sr-crypto", "sr-wire", "sr-client", "sr-server", "sr-store", "sr-trust"]),
     ("xtask", &[]),
 ];

@@ -9,5 +9,6 @@ mod faults;
 mod hostile;
 mod model;
 mod network;
+mod recovery;
 mod twins;
 mod world;

@@ -294,6 +294,32 @@ fn a_disclosure_lists_what_the_server_holds_and_names_nobody() {
     let (_, of_space) = world.json(&["operator", "disclose", "--space", &space, "--data", data]);
     assert_eq!(tables(&of_space), ["spaces", "heads", "packs"]);
     assert!(!of_space.to_string().contains(&account));
+    // The client, from what it has stored itself, comes to the same; and finds what was changed.
+    let (_, seen) = world.json(&["what-they-see"]);
+    assert_eq!(seen["data"]["account"], account.as_str());
+    assert_eq!(seen["data"]["spaces"].as_array().expect("list").len(), 2);
+    let compare = |report: &Value| -> (i32, u64) {
+        let file = world.path("disclosure.json");
+        fs::write(&file, report.to_string()).expect("writes");
+        let (code, found) = world.json(&["verify-disclosure", file.to_str().expect("text")]);
+        (code, found["data"]["findings"].as_array().map_or(0, |list| list.len() as u64))
+    };
+    for report in [&all, &of_account, &of_space] {
+        assert_eq!(compare(report), (0, 0));
+    }
+    let mut told = of_account.clone();
+    let block = &mut told["data"]["tables"][1]["rows"][0][2];
+    *block = block.as_str().expect("hex").replacen("0100", "0101", 1).into();
+    assert_eq!(compare(&told), (31, 1));
+    let mut more = of_space.clone();
+    more["data"]["tables"][0]["columns"][0]["name"] = "address".into();
+    assert_eq!(compare(&more).0, 31);
+    let mut other = of_account.clone();
+    other["data"]["tables"] = serde_json::json!([]);
+    assert_eq!(compare(&other), (32, 0));
+    fs::write(world.path("disclosure.json"), "hello").expect("writes");
+    let file = world.path("disclosure.json");
+    world.fails(&["verify-disclosure", file.to_str().expect("text")], 1, "DISCLOSURE_MALFORMED");
     let pack = fs::read_dir(world.path("server/packs"))
         .expect("dir")
         .flat_map(|folder| fs::read_dir(folder.expect("entry").path()).expect("dir"))
