@@ -5,7 +5,7 @@
 //! swapped ones. A checksum, and no cryptography.
 //!
 //! **Source** Reed and Solomon, "Polynomial Codes over Certain Finite Fields" (1960), with the
-//! generator (x − α)(x − α²) and the field GF(2)[α]/(α⁵ + α² + 1).
+//! generator (x − α)(x − α²) and the field `GF(2)[α]/(α⁵ + α² + 1)`.
 
 use thiserror::Error;
 use zeroize::Zeroizing;

@@ -6,14 +6,11 @@
 use bip39::Language;
 use sr_crypto::{CryptoRng, Hash, SealError, SealingKey, hash, seal_to, text};
 use sr_trust::DeviceInfo;
-use sr_wire::{
-    AccountId, Misbehaviour, SignedAnswer, SpaceId, VLBytes, decode, encode, labels, limits,
-};
+use sr_wire::{AccountId, Misbehaviour, SignedAnswer, VLBytes, decode, encode, labels, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-/// Bits of a code.
-pub const CODE_ALPHABET_BITS: usize = 40;
-const CODE_BYTES: usize = CODE_ALPHABET_BITS / 8;
+/// A code of eight characters has 40 bits.
+const CODE_BYTES: usize = 5;
 /// Words that each side shows.
 const WORDS_PER_SIDE: usize = 3;
 
@@ -199,12 +196,5 @@ impl Pins {
             decode("pins", &plain, limits::ACCOUNT_MESSAGE_LEN_MAX).map_err(|_| altered)?;
         altered.refuse_if(pins.hash() != transcript.answer.pins)?;
         Ok(pins)
-    }
-
-    /// Returns the newest head of a space that the old device had seen: its place and hash.
-    #[must_use]
-    pub fn head(&self, space: SpaceId) -> Option<(u64, Hash)> {
-        let answer = self.answers.iter().find(|answer| answer.answer.space == space)?;
-        Some((answer.answer.seq, answer.answer.head_hash))
     }
 }

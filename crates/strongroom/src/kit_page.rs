@@ -99,8 +99,10 @@ fn pdf(kit: &Kit, page: &KitPage) -> Option<zeroize::Zeroizing<Vec<u8>>> {
     resources.fonts().pair(Name(b"M"), mono).pair(Name(b"B"), bold);
     resources.finish();
     leaf.finish();
-    pdf.type1_font(mono).base_font(Name(b"Courier"));
-    pdf.type1_font(bold).base_font(Name(b"Helvetica-Bold"));
+    for (font, name) in [(mono, &b"Courier"[..]), (bold, b"Helvetica-Bold")] {
+        let encoding = Name(b"WinAnsiEncoding");
+        pdf.type1_font(font).base_font(Name(name)).encoding_predefined(encoding);
+    }
 
     let mut content = Content::new();
     let mut y = PAGE.1 - MARGIN;
