@@ -116,7 +116,7 @@ impl World {
         Ok(())
     }
 
-    /// Every pack on the server is named by an index, and no half-received one stays.
+    /// Every pack on the server is one that the client names, and no half-received one stays.
     fn no_leftovers(&self) -> Result<(), String> {
         let incoming = self.dir.join("server/incoming");
         if fs::read_dir(&incoming).map_err(|e| e.to_string())?.next().is_some() {
@@ -128,11 +128,13 @@ impl World {
             stored += fs::read_dir(folder).map_err(|e| e.to_string())?.count();
         }
         let report: serde_json::Value =
-            serde_json::from_str(&self.client(&["backup", "verify", "--json"])?)
+            serde_json::from_str(&self.client(&["what-they-see", "--json"])?)
                 .map_err(|e| e.to_string())?;
-        let named = report["data"]["packs"].as_u64().unwrap_or(0);
-        if named != stored as u64 {
-            return Err(format!("{stored} packs are stored, {named} are named by an index"));
+        let spaces = report["data"]["spaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let packs = spaces.iter().filter_map(|space| space["packs"].as_array());
+        let named: usize = packs.map(Vec::len).sum();
+        if named != stored {
+            return Err(format!("{stored} packs are stored, {named} are named by the client"));
         }
         Ok(())
     }
