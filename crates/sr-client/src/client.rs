@@ -84,6 +84,8 @@ pub struct Status {
     pub devices: u64,
     /// Whether it has a recovery kit.
     pub has_kit: bool,
+    /// Whether it has recovery contacts.
+    pub has_contacts: bool,
     /// What the devices know of the kit.
     pub kit: Option<KitNote>,
     /// The folders.
@@ -394,6 +396,7 @@ impl Client {
             account_seq: 0,
             devices: 0,
             has_kit: false,
+            has_contacts: false,
             kit: None,
             folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),
             snapshots: None,
@@ -422,6 +425,7 @@ impl Client {
         status.account_seq = account.seq();
         status.devices = account.live().count() as u64;
         status.has_kit = self.has_kit();
+        status.has_contacts = account.policy().contacts.is_some();
         status.kit = self.profile.record()?.and_then(|record| record.kit());
         Ok(status)
     }

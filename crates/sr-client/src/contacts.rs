@@ -41,22 +41,26 @@ impl Client {
     }
 
     /// Makes `need` of these contacts able to bring the account back together, in place of those before.
-    /// Returns the text to give to each, in their order.
+    /// `hand_out` keeps the text to give to each, in their order, before it counts: shares that are
+    /// lost on the way would be a key that nobody has.
     ///
-    /// **Errors** [`ClientError::ContactsWrong`], [`ClientError::OldKitNeeded`] and those of the account.
+    /// **Errors** [`ClientError::ContactsWrong`], [`ClientError::KitFirst`], [`ClientError::KitWrong`],
+    /// those of `hand_out` and of the account.
     pub fn set_contacts(
         &mut self,
         kit: &Kit,
         need: u8,
         contacts: &[(String, ContactCard)],
-    ) -> Result<Vec<String>, ClientError> {
+        hand_out: impl FnOnce(&[String]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
         let accounts: std::collections::BTreeSet<_> =
             contacts.iter().map(|(_, card)| card.account).collect();
         // One contact alone would be a second kit in somebody else's hands.
         let is_right = need >= 2
             && usize::from(need) <= contacts.len()
             && contacts.len() <= usize::from(u8::MAX)
-            && accounts.len() == contacts.len();
+            && accounts.len() == contacts.len()
+            && !accounts.contains(&self.profile.keys.account.id());
         if !is_right {
             return Err(ClientError::ContactsWrong);
         }
@@ -75,17 +79,18 @@ impl Client {
             .zip(contacts)
             .map(|(share, (_, card))| share.seal(card).map_err(|_| ClientError::ContactsWrong))
             .collect::<Result<Vec<_>, _>>()?;
+        self.require_kit(kit)?;
+        hand_out(&texts)?;
         let policy = self.profile.keys.account.policy().clone();
         self.set_policy(kit, Policy { contacts: Some(keys.public()), ..policy })?;
         let noted: Vec<_> =
             contacts.iter().map(|(name, card)| (name.clone(), card.account)).collect();
-        self.note_contacts(need, &noted)?;
-        Ok(texts)
+        self.note_contacts(need, &noted)
     }
 
     /// Takes the contacts' right to bring the account back away.
     ///
-    /// **Errors** [`ClientError::OldKitNeeded`] and those of the account.
+    /// **Errors** [`ClientError::KitFirst`], [`ClientError::KitWrong`] and those of the account.
     pub fn remove_contacts(&mut self, kit: &Kit) -> Result<(), ClientError> {
         self.refresh()?;
         self.require_full()?;
@@ -199,23 +204,28 @@ impl Client {
             return Err(ClientError::ContactsReplaced);
         }
         let from = Restored { address: &address, card: first.card, view, device, device_name };
-        let client = Self::restored(dir, from, &kept, &remote, clock)?;
-        // The same keys are in the key file now.
-        let _ = fs::remove_file(dir.join(HELP_FILE));
-        Ok(client)
+        let restored = Self::restored(dir, from, &kept, &remote, clock);
+        if crate::is_joined(dir) {
+            // The same keys are in the key file now.
+            let _ = fs::remove_file(dir.join(HELP_FILE));
+        }
+        restored
+    }
+
+    /// Refuses a kit that is not the one in force.
+    fn require_kit(&self, kit: &Kit) -> Result<(), ClientError> {
+        let in_force = &self.profile.keys.account.policy().kit;
+        let expected = self.kit_id()?;
+        match in_force {
+            None => Err(ClientError::KitFirst),
+            Some(key) if kit.keys().public() != *key => Err(ClientError::KitWrong { expected }),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Sets a policy at once, with the kit in force.
     fn set_policy(&mut self, kit: &Kit, policy: Policy) -> Result<(), ClientError> {
-        let in_force = &self.profile.keys.account.policy().kit;
-        let expected = self.kit_id()?;
-        match in_force {
-            None => return Err(ClientError::KitFirst),
-            Some(key) if kit.keys().public() != *key => {
-                return Err(ClientError::KitWrong { expected });
-            }
-            Some(_) => {}
-        }
+        self.require_kit(kit)?;
         let keys = Arc::clone(&self.profile.keys);
         let (actor, kit) = (keys.actor((self.clock)()), kit.keys());
         let act = actor.set_recovery(&keys.device, Some(&kit), policy, &mut os_rng());

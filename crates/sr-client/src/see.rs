@@ -19,6 +19,8 @@ pub struct Seen {
     pub devices: usize,
     /// Kits that it has or had.
     pub kits: usize,
+    /// Whether it has recovery contacts.
+    pub has_contacts: bool,
     /// Its spaces, which the server can't tie to it.
     pub spaces: Vec<SeenSpace>,
 }
@@ -69,6 +71,7 @@ impl Client {
             blocks: self.profile.blocks()?,
             devices: account.devices().len(),
             kits: account.past_kits().len() + usize::from(account.policy().kit.is_some()),
+            has_contacts: account.policy().contacts.is_some(),
             spaces,
         })
     }

@@ -3,6 +3,8 @@
 //! **Source** Shamir, "How to Share a Secret" (1979), over GF(256), by the crate `blahaj`. Shares carry
 //! no check of their own: who joins them compares the public key that the secret yields.
 
+use std::collections::BTreeSet;
+
 use blahaj::{Share, Sharks};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -32,10 +34,11 @@ pub fn split(
 /// not belong together give a secret that is not the one that was split.
 #[must_use]
 pub fn join(shares: &[&[u8]], need: u8) -> Option<Secret32> {
-    let shares: Option<Vec<Share>> = shares
-        .iter()
+    let different: BTreeSet<&[u8]> = shares.iter().copied().collect();
+    let shares: Option<Vec<Share>> = different
+        .into_iter()
         .filter(|share| share.len() == SHARE_LEN)
-        .map(|share| Share::try_from(*share).ok())
+        .map(|share| Share::try_from(share).ok())
         .collect();
     let secret = Zeroizing::new(Sharks(need).recover(&shares?).ok()?);
     let bytes: &[u8; 32] = secret.as_slice().try_into().ok()?;
@@ -62,14 +65,16 @@ mod tests {
         assert!(join(&[&all[0]], 2).is_none());
         assert!(join(&[&all[0], &all[0]], 2).is_none());
         assert!(join(&[&all[0], &all[1][1..]], 2).is_none());
+        let twice = join(&[&all[0], &all[0], &all[1]], 2).expect("joins");
+        assert_eq!(twice.expose(), &[7; 32]);
         assert!(join(&[], 2).is_none());
         let others = shares(2);
         let mixed = join(&[&all[0], &others[1]], 2).expect("joins to something");
         assert_ne!(mixed.expose(), &[7; 32]);
     }
 
-    /// Over GF(256) with the polynomial of AES (0x11b) or Rijndael's neighbours, the line through two
-    /// points is fixed; a share and the secret give the other shares (one degree of freedom).
+    /// Over GF(256), the line through two points is fixed, and through one there is a line to every
+    /// secret: one share tells nothing.
     #[test]
     fn one_share_fits_every_secret() {
         let one = &shares(1)[0];

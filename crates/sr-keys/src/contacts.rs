@@ -164,6 +164,10 @@ impl Share {
             (share.account, share.card, share.need, share.key)
                 == (first.account, first.card, first.need, first.key)
         };
+        // One contact alone brings nobody into any account.
+        if first.need < 2 {
+            return None;
+        }
         let bytes: Vec<&[u8]> = shares.iter().map(|share| share.share.as_slice()).collect();
         let secret = join(&bytes, first.need)?;
         let is_right = RecoveryKeys::from_secret(&secret).public().id() == first.key;

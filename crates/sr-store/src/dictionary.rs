@@ -84,7 +84,7 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
     entry(
         "blocks",
         "block",
-        "a signed change: public keys of a device, of the recovery kit, or which device goes; the \
+        "a signed change: public keys of a device, of the recovery kit or contacts, or which device goes; the \
          second at which the device says it was made",
         "life of the account",
     ),

@@ -1,10 +1,11 @@
 //! `recovery contacts …`, `recovery request` and `recovery help`.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::json;
@@ -62,17 +63,37 @@ fn set(args: &Args, need: u8, out: &Path, contacts: &[String]) -> Result<Done, F
     }
     let mut client = client(args)?;
     let kit = ask_kit("The 28 characters of your kit: ")?;
-    let shares = client.set_contacts(&kit, need, &chosen)?;
+    let files: Vec<PathBuf> = chosen
+        .iter()
+        .map(|(name, _)| out.join(format!("{}.strongroom-share", safe(name))))
+        .collect();
+    let different: BTreeSet<&PathBuf> = files.iter().collect();
+    if different.len() < files.len() {
+        let next = "Give each contact another name: their shares are written under it.";
+        return Err(Failure::usage("two contacts have the same name", next));
+    }
     fs::create_dir_all(out).map_err(|error| cannot(out, &error))?;
+    let mut unwritten = None;
+    let set = client.set_contacts(&kit, need, &chosen, |shares| {
+        for (file, share) in files.iter().zip(shares) {
+            if let Err(failure) = write(file, share) {
+                unwritten = Some(failure);
+                return Err(ClientError::ContactText);
+            }
+        }
+        Ok(())
+    });
+    if let Some(failure) = unwritten {
+        return Err(failure);
+    }
+    set?;
     let mut text = format!(
         "ok  any {need} of {} can bring your account back together, after a wait in which your devices \
          can stop them\n!   Together they can read all that is backed up. Nobody else learns who they are.\n\
          Give each their share, any way you like; only they can open it:\n",
         plural(chosen.len() as u64, "contact")
     );
-    for ((name, _), share) in chosen.iter().zip(&shares) {
-        let file = out.join(format!("{}.strongroom-share", safe(name)));
-        write(&file, share)?;
+    for ((name, _), file) in chosen.iter().zip(&files) {
         text.push_str(&format!("    {}  {}\n", printable(name), file.display()));
     }
     text.push_str("Each keeps it with: strongroom recovery contacts accept FILE");

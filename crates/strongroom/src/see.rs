@@ -54,6 +54,9 @@ pub(crate) fn what_they_see(args: &Args) -> Result<Done, Failure> {
             ),
         }
     );
+    if seen.has_contacts {
+        text.push_str("  that you have recovery contacts, not who or how many\n");
+    }
     for (seq, bytes) in seen.blocks.iter().enumerate() {
         if let Ok(block) = Block::parse(bytes) {
             text.push_str(&format!("  change {seq}: made {}\n", time(block.body.time_s)));
@@ -79,6 +82,7 @@ pub(crate) fn what_they_see(args: &Args) -> Result<Done, Failure> {
         "changes": seen.blocks.len(),
         "devices": seen.devices,
         "kits": seen.kits,
+        "contacts": seen.has_contacts,
         "spaces": spaces,
     });
     Ok(Done::new(text, data))

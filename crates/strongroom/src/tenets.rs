@@ -116,10 +116,12 @@ fn all(status: Option<&Status>) -> [Tenet; 5] {
 
 fn who_can_open(status: Option<&Status>) -> String {
     let who = match status {
-        None => "the devices of an account, and its recovery kit".to_owned(),
+        None => "the devices of an account, its recovery kit, and its contacts together".to_owned(),
         Some(status) => {
             let kit = if status.has_kit { "a recovery kit" } else { "no recovery kit" };
-            format!("{} and {kit} of your account", plural(status.devices, "device"))
+            let contacts =
+                if status.has_contacts { ", enough of your contacts together" } else { "" };
+            format!("{}{contacts} and {kit} of your account", plural(status.devices, "device"))
         }
     };
     format!(

@@ -234,14 +234,26 @@ fn two_of_three_contacts_bring_everything_back() {
         cards.push((name.to_owned(), card.parse().expect("reads")));
     }
     let mut client = world.client();
-    let too_few = client.set_contacts(&kit, 1, &cards);
+    let too_few = client.set_contacts(&kit, 1, &cards, |_| Ok(()));
     assert!(matches!(too_few, Err(ClientError::ContactsWrong)));
     let twice = [cards[0].clone(), cards[0].clone()];
-    assert!(matches!(client.set_contacts(&kit, 2, &twice), Err(ClientError::ContactsWrong)));
+    assert!(matches!(
+        client.set_contacts(&kit, 2, &twice, |_| Ok(())),
+        Err(ClientError::ContactsWrong)
+    ));
     let (stranger, _) = client.new_kit().expect("makes");
-    let refused = client.set_contacts(&stranger, 2, &cards);
+    let refused = client.set_contacts(&stranger, 2, &cards, |_| Ok(()));
     assert!(matches!(refused, Err(ClientError::KitWrong { .. })));
-    let shares = client.set_contacts(&kit, 2, &cards).expect("sets");
+    // Shares that can't be kept: nothing counts.
+    let lost = client.set_contacts(&kit, 2, &cards, |_| Err(ClientError::ContactText));
+    assert!(matches!(lost, Err(ClientError::ContactText)));
+    assert_eq!(client.contacts().expect("lists").0, 0);
+    let mut shares = Vec::new();
+    let keep = |texts: &[String]| {
+        shares = texts.to_vec();
+        Ok(())
+    };
+    client.set_contacts(&kit, 2, &cards, keep).expect("sets");
     assert_eq!(client.contacts().expect("lists").0, 2);
     client.drill(&kit).expect("the kit is still in force");
     drop(client);
@@ -289,7 +301,7 @@ fn two_of_three_contacts_bring_everything_back() {
     world.ahead.store(3 * DAY_S + 60, Ordering::SeqCst);
     backup(&mut client).expect("is a device of the account");
     // New contacts: the old shares count no more.
-    client.set_contacts(&kit, 2, &cards).expect("sets anew");
+    client.set_contacts(&kit, 2, &cards, |_| Ok(())).expect("sets anew");
     drop(client);
     let again = world.other("again");
     let request = Client::request_help(&again).expect("asks");
