@@ -161,7 +161,7 @@ impl Client {
     /// Makes a profile in `dir` from the answers of enough contacts. It reads at once; as a device of the
     /// account it counts after the wait.
     ///
-    /// **Errors** [`ClientError::ContactText`] for a text that is no answer to this device's request,
+    /// **Errors** [`ClientError::NoRequest`], [`ClientError::ContactText`] for a text that is no answer to this device's request,
     /// [`ClientError::SharesWrong`] for too few or such that do not belong together,
     /// [`ClientError::Misbehaviour`] and those of local files.
     pub fn restore_contacts(
@@ -183,7 +183,7 @@ impl Client {
         clock: Clock,
         dialer: &MakeDialer,
     ) -> Result<Self, ClientError> {
-        let device = help_keys(dir)?.ok_or(ClientError::ContactText)?;
+        let device = help_keys(dir)?.ok_or(ClientError::NoRequest)?;
         let shares = answers
             .iter()
             .map(|answer| Share::open_answer(answer, &device))

@@ -39,6 +39,9 @@ pub enum ClientError {
     /// A text is not what it should be, was cut off, or is for somebody else.
     #[error("the text is not complete, or not meant for this account or device")]
     ContactText,
+    /// This device has asked no contact for help.
+    #[error("this device has made no request for help")]
+    NoRequest,
     /// This device was taken out of the account by another one.
     #[error("this device was taken out of the account")]
     DeviceRemoved,

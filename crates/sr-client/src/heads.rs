@@ -144,6 +144,8 @@ fn accept(
     head::judge(floor, space, removals, shown)?;
     let is_known = shown == floor && (accepted.head.is_some() || shown.seq == 0);
     if !is_known && let Some(newest) = &response.head {
+        // A device has signed its place: a server can't ask for a chain without end.
+        head::open(newest, keys, &own.account)?;
         let (before, chain) = chain_to(remote, keys, &accepted, newest, removals)?;
         let counts =
             head::follow(before, accepted.chain_seq, &chain, keys, &own.account, removals)?;

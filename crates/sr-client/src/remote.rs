@@ -25,7 +25,7 @@ use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
     AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
-    SwapProof,
+    SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
     create_bytes, decode, encode, head_nonce, labels, limits, prove_bytes, rotate_bytes,
     swap_bytes,
@@ -352,7 +352,7 @@ impl Remote {
             // SR-016: an answer that brings nothing and promises more.
             Misbehaviour::ResponseMalformed
                 .refuse_if(reply.blocks.is_empty() && reply.key_block.is_none())?;
-            blocks.extend(reply.blocks.into_iter().map(Vec::from));
+            add_blocks(&mut blocks, reply.blocks)?;
             if let Some(key_block) = reply.key_block {
                 return Ok((blocks, key_block.into()));
             }
@@ -566,6 +566,14 @@ async fn read_reply(mut body: Incoming, len_max: usize) -> Result<Vec<u8>, Faile
     Ok(reply)
 }
 
+/// Adds what came to a chain that has an end.
+fn add_blocks(chain: &mut Vec<Vec<u8>>, more: Vec<VLBytes>) -> Result<(), Misbehaviour> {
+    chain.extend(more.into_iter().map(Vec::from));
+    let len: usize = chain.iter().map(Vec::len).sum();
+    // SR-016: a server that never stops would fill this device's memory.
+    Misbehaviour::ResponseMalformed.refuse_if(len > limits::CHAIN_LEN_MAX)
+}
+
 fn parse<T: DeserializeBytes + Serialize>(reply: &[u8], len_max: usize) -> Result<T, ClientError> {
     // SR-016
     Ok(decode("answer", reply, len_max).map_err(|_| Misbehaviour::ResponseMalformed)?)
@@ -606,4 +614,20 @@ pub(crate) fn runtime() -> Result<Arc<Runtime>, ClientError> {
 /// The operating system's randomness, for ids, nonces and salts.
 pub(crate) fn os_rng() -> impl sr_crypto::CryptoRng {
     rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sr_016_an_account_without_end_is_refused() {
+        let block = || vec![VLBytes::from(vec![0; 1 << 20])];
+        let mut chain = Vec::new();
+        for _ in 0..limits::CHAIN_LEN_MAX >> 20 {
+            assert_eq!(add_blocks(&mut chain, block()), Ok(()));
+        }
+        let refused = add_blocks(&mut chain, block());
+        assert_eq!(refused, Err(Misbehaviour::ResponseMalformed));
+    }
 }

@@ -44,6 +44,8 @@ pub const SPACES_MAX: u64 = 1 << 24;
 /// A block of an account chain: the largest, a policy with two keys and two signatures, has under
 /// 15 KiB.
 pub const BLOCK_LEN_MAX: usize = 20 * 1024;
+/// All blocks of an account: 8,000 changes of 8 KiB.
+pub const CHAIN_LEN_MAX: usize = 64 << 20;
 /// Live devices of an account.
 pub const DEVICES_MAX: usize = 24;
 /// Generations of an account's key: a key block holds all roots before.

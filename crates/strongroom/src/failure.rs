@@ -238,6 +238,14 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "Ask for the file again; send it as a file, not as part of a message.",
             ),
+            ClientError::NoRequest => make(
+                "NO_REQUEST",
+                exit::CONFLICT,
+                "Contacts' answers are sealed to the request of one device.",
+                NOTHING_DONE,
+                "Make one with `strongroom recovery request --out FILE`, and give it to your contacts; or run \
+                 this where you made it, with the same HOME and --profile.",
+            ),
             ClientError::SharesWrong { .. } => make(
                 "SHARES_WRONG",
                 exit::WRONG_KIT,
@@ -317,7 +325,7 @@ impl From<ClientError> for Failure {
             ClientError::RecoveryWaits { .. } => make(
                 "RECOVERY_WAITS",
                 exit::NEEDS_PERSON,
-                "A device that was restored from the kit reads at once; acting waits, so that your \
+                "A device that was brought back by the kit or by contacts reads at once; acting waits, so that your \
                  other devices could stop a thief.",
                 NOTHING_DONE,
                 "`strongroom recovery requests` says from when on. If it was stopped, or never begun: \

@@ -242,10 +242,7 @@ fn a_device_that_was_taken_out_reads_nothing_new_and_writes_nothing() {
     world.show_head(&forged);
     let refused = world.client().snapshots();
     // It names an earlier place in the account's history than the head that it follows.
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::PlaceMismatch))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::PlaceMismatch);
     assert!(matches!(
         world.client().revoke_device("laptop"),
         Err(ClientError::OwnDevice | ClientError::Misbehaviour(_))
@@ -342,10 +339,7 @@ fn sr_021_an_older_account_is_refused() {
     world.client().revoke_device("phone").expect("takes out");
     world.database().execute("DELETE FROM blocks WHERE seq = 2", []).expect("runs");
     let refused = world.client().snapshots();
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::ChainRolledBack))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::ChainRolledBack);
     // A client without the check goes on, and would link on top of the older state.
     danger_skip(&[Misbehaviour::ChainRolledBack]);
     let seen = world.client().snapshots();
@@ -373,10 +367,7 @@ fn sr_022_another_account_history_is_refused() {
         .execute("UPDATE blocks SET block = ?1 WHERE seq = 2", [encode(&forged)])
         .expect("runs");
     let refused = world.client().snapshots();
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::ChainForked))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::ChainForked);
     danger_skip(&[Misbehaviour::ChainForked]);
     let seen = world.client().snapshots();
     danger_skip(&[]);
@@ -404,10 +395,7 @@ fn sr_018_a_ghost_device_is_refused_by_the_client() {
     let row = params![own.account.id().0, 1, encode(&forged)];
     world.database().execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", row).expect("runs");
     let refused = world.client().snapshots();
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::BlockForged))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::BlockForged);
     // A backup encrypts nothing to it either.
     assert!(matches!(backup(&mut world.client()), Err(ClientError::Misbehaviour(_))));
 }
@@ -433,10 +421,7 @@ fn sr_023_a_swapped_account_key_is_refused_by_the_client() {
     changed[middle] ^= 1;
     world.database().execute("UPDATE accounts SET key_block = ?1", [&changed]).expect("runs");
     let refused = world.open("phone").snapshots();
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::KeyBlockSwapped))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::KeyBlockSwapped);
     world.database().execute("UPDATE accounts SET key_block = ?1", [&block]).expect("runs");
     assert_eq!(world.open("phone").snapshots().expect("lists").len(), 1, "nothing is stuck");
 }
@@ -454,10 +439,7 @@ fn sr_029_an_account_without_the_promised_block_is_refused() {
     let kit = world.with_kit();
     world.database().execute("DELETE FROM blocks WHERE seq >= 2", []).expect("runs");
     let refused = world.restore_kit(&kit, "new", clock());
-    assert!(
-        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::ChainNotAsPromised))),
-        "{refused:?}"
-    );
+    assert_refused(&refused, Misbehaviour::ChainNotAsPromised);
     assert!(!world.other("new").exists());
     // A client without the check comes further, to an account that has no such kit.
     danger_skip(&[Misbehaviour::ChainNotAsPromised]);
@@ -481,12 +463,14 @@ fn sr_028_a_changed_envelope_is_refused() {
         changed[place] ^= 1;
         world.database().execute("UPDATE envelopes SET envelope = ?1", [changed]).expect("runs");
         let refused = world.restore_kit(&kit, "new", clock());
-        assert!(
-            matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::EnvelopeAltered))),
-            "{refused:?}"
-        );
+        assert_refused(&refused, Misbehaviour::EnvelopeAltered);
     }
     assert!(!world.other("new").exists());
+}
+
+/// The client must have refused with the number of this check.
+fn assert_refused<T: std::fmt::Debug>(result: &Result<T, ClientError>, check: Misbehaviour) {
+    assert!(matches!(result, Err(ClientError::Misbehaviour(m)) if *m == check), "{result:?}");
 }
 
 /// What is not signed by the account is not stored by an honest server either.

@@ -12,8 +12,12 @@ use sr_server::{Channel, Handshake, Listen, Server, Stores};
 use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
 use sr_wire::{
     PackId, Right, SealedHead, SpaceId, SpaceKeys, SwapProof,
-    api::{self, CreateSpace, ErrorBody, ErrorCode, HeadRead, HeadSwap, PackGet, PackHave, Prove},
-    create_bytes, decode, encode, labels, limits, prove_bytes, swap_bytes, voucher_hash,
+    api::{
+        self, CreateSpace, ErrorBody, ErrorCode, HeadRead, HeadSwap, PackGet, PackHave, Prove,
+        SpaceRotate,
+    },
+    create_bytes, decode, encode, labels, limits, prove_bytes, rotate_bytes, swap_bytes,
+    voucher_hash,
 };
 use tokio::{
     io::DuplexStream,
@@ -202,6 +206,58 @@ async fn packs_have_five_sizes_one_owner_and_are_written_once() {
     let have = encode(&PackHave { space: SPACE, packs: vec![pack, PackId([8; 32])] });
     let reply = one.call(api::PACK_HAVE, have).await.expect("answers");
     assert_eq!(reply, encode(&api::PackMissing { packs: vec![PackId([8; 32])] }));
+}
+
+fn rotate(
+    connection: &Connection,
+    counter: u64,
+    by: Right,
+    key: &CapabilityKey,
+    keys: SpaceKeys,
+) -> Vec<u8> {
+    let bytes = rotate_bytes(&connection.binding, counter, SPACE, &keys);
+    let proof = SwapProof { counter, signature: key.sign(labels::ROTATE, &bytes) };
+    encode(&SpaceRotate { space: SPACE, keys, by, proof })
+}
+
+/// A removal gives the space other keys: the ones of before open nothing, on no connection.
+#[tokio::test]
+async fn rights_of_before_a_rotation_count_no_more() {
+    let connect = start();
+    let (thief, owner) = (Connection::new(&connect, 1).await, Connection::new(&connect, 2).await);
+    thief.create().await.expect("makes");
+    thief.prove(Right::Append, &key(2)).await.expect("proves");
+    let refused = Err(ErrorCode::RightRefused);
+    let public = |byte| key(byte).public_key();
+    let next = SpaceKeys { generation: 2, append: public(12), prune: public(13), ..keys() };
+    // By nobody who only reads or appends, by no other key, not with another read key, not back.
+    let attempts = [
+        (Right::Read, 1, next),
+        (Right::Append, 2, next),
+        (Right::Owner, 3, next),
+        (Right::Prune, 2, next),
+        (Right::Prune, 3, SpaceKeys { read: public(9), ..next }),
+        (Right::Prune, 3, SpaceKeys { generation: 1, ..next }),
+        (Right::Prune, 3, SpaceKeys { generation: 0, ..next }),
+    ];
+    for (number, (by, signer, keys)) in (1..).zip(attempts) {
+        let request = rotate(&owner, number, by, &key(signer), keys);
+        assert_eq!(owner.call(api::SPACE_ROTATE, request).await, refused, "{number}");
+    }
+    let good = rotate(&owner, 20, Right::Prune, &key(3), next);
+    // A proof is for its connection.
+    assert_eq!(thief.call(api::SPACE_ROTATE, good.clone()).await, refused);
+    owner.call(api::SPACE_ROTATE, good.clone()).await.expect("rotates");
+    owner.call(api::SPACE_ROTATE, good).await.expect("a repeat succeeds");
+    // What was proven before counts no more, nor can it be proven again.
+    assert_eq!(thief.call(api::PACK_PUT, pack_body(1 << 16)).await, refused);
+    assert_eq!(thief.call(api::HEAD_SWAP, swap(&thief, 1, &key(2))).await, refused);
+    assert_eq!(thief.prove(Right::Append, &key(2)).await, refused);
+    let again = SpaceKeys { generation: 3, append: public(2), prune: public(3), ..keys() };
+    let back = rotate(&thief, 2, Right::Prune, &key(3), again);
+    assert_eq!(thief.call(api::SPACE_ROTATE, back).await, refused);
+    owner.prove(Right::Append, &key(12)).await.expect("proves");
+    owner.call(api::PACK_PUT, pack_body(1 << 16)).await.expect("stores");
 }
 
 #[tokio::test]
