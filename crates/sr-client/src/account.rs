@@ -29,6 +29,15 @@ impl Keys {
     pub(crate) fn actor(&self, time_s: u64) -> Actor<'_> {
         Actor { account: &self.account, keys: &self.secrets, time_s }
     }
+
+    /// Returns the account's spaces, each with its connection.
+    pub(crate) fn spaces<'a>(
+        &'a self,
+        root: &'a Remote,
+        vault: &'a Remote,
+    ) -> [(&'a VaultKeys, &'a Remote); 2] {
+        [(&self.root, root), (&self.vault, vault)]
+    }
 }
 
 /// An act that is remembered before it is sent.

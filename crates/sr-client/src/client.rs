@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use sr_keys::{DeviceKeys, KitNote, VaultKeys};
+use sr_keys::{DeviceKeys, KitNote, Owner, VaultKeys};
 use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
 use sr_vault::{ChunkIds, manifest::Snapshot};
-use sr_wire::{Invite, Misbehaviour, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorCode, voucher};
+use sr_wire::{
+    Invite, Misbehaviour, Right, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
+};
 
 use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, RestoreReport, Target, TlsDialer,
@@ -88,6 +90,8 @@ pub struct Status {
     pub has_contacts: bool,
     /// What the devices know of the kit.
     pub kit: Option<KitNote>,
+    /// Whether the kit in force can take the account's place at the server back from a thief.
+    pub kit_owns: bool,
     /// The folders.
     pub folders: Vec<PathBuf>,
     /// Number of snapshots, when the server was reached.
@@ -398,6 +402,7 @@ impl Client {
             has_kit: false,
             has_contacts: false,
             kit: None,
+            kit_owns: false,
             folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),
             snapshots: None,
             newest_s: self.profile.newest_snapshot_s()?,
@@ -426,7 +431,10 @@ impl Client {
         status.devices = account.live().count() as u64;
         status.has_kit = self.has_kit();
         status.has_contacts = account.policy().contacts.is_some();
-        status.kit = self.profile.record()?.and_then(|record| record.kit());
+        let record = self.profile.record()?.unwrap_or_default();
+        status.kit = record.kit();
+        let kit = account.policy().kit.as_ref();
+        status.kit_owns = kit.is_some_and(|kit| record.owner == Some(kit.id()));
         Ok(status)
     }
 
@@ -458,23 +466,37 @@ impl Client {
                 remote.create_space(keys, &vouchers)?;
             }
             // Which of the earlier generations it has is not known after an interruption.
-            Some(_) => rotate(keys, remote)?,
+            Some(_) => {
+                let owner = self.profile.kept().and_then(|kept| kept.owner());
+                rotate(keys, remote, owner.as_ref())?;
+            }
         }
         self.profile.set_space_generation(space, newest)
     }
 }
 
-fn rotate(keys: &VaultKeys, remote: &Remote) -> Result<(), ClientError> {
-    let mut refused = None;
-    for old in (1..keys.generation()).rev() {
-        match remote.rotate(keys, old) {
+/// Gives a space the keys of the newest generation, by the key that it has: one of an earlier
+/// generation, or the owner's.
+fn rotate(keys: &VaultKeys, remote: &Remote, owner: Option<&Owner>) -> Result<(), ClientError> {
+    let prune = (1..keys.generation()).rev().filter_map(|old| {
+        let key = keys.capability_of(old, Right::Prune)?;
+        Some((Right::Prune, key, [0; 32]))
+    });
+    let owner = owner.map(|owner| {
+        let key = owner.capability(keys.space());
+        let public = key.public_key();
+        (Right::Owner, key, public)
+    });
+    let mut refused = Ok(());
+    for (by, key, owner) in prune.chain(owner) {
+        match remote.rotate(keys, owner, (by, &key)) {
             Err(error @ ClientError::ServerRefused(ErrorCode::RightRefused)) => {
-                refused = Some(error);
+                refused = Err(error);
             }
             done => return done,
         }
     }
-    refused.map_or(Ok(()), Err)
+    refused
 }
 
 /// Returns what a new account's first profile begins with.

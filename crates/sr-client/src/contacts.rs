@@ -213,7 +213,7 @@ impl Client {
     }
 
     /// Refuses a kit that is not the one in force.
-    fn require_kit(&self, kit: &Kit) -> Result<(), ClientError> {
+    pub(crate) fn require_kit(&self, kit: &Kit) -> Result<(), ClientError> {
         let in_force = &self.profile.keys.account.policy().kit;
         let expected = self.kit_id()?;
         match in_force {

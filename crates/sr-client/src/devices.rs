@@ -159,9 +159,8 @@ impl Client {
     /// Returns the heads of the account's spaces that this device accepts.
     pub(crate) fn anchors(&mut self) -> Result<Vec<Anchor>, ClientError> {
         let keys = Arc::clone(&self.profile.keys);
-        let spaces = [(&keys.root, &self.root_remote), (&keys.vault, &self.remote)];
         let mut anchors = Vec::new();
-        for (keys, remote) in spaces {
+        for (keys, remote) in keys.spaces(&self.root_remote, &self.remote) {
             let place = heads::newest(&mut self.profile, remote, keys, false)?.place;
             anchors.push(Anchor { space: keys.space(), seq: place.seq, hash: place.hash });
         }

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use sr_keys::{DeviceKeys, Envelope, Kept, Kit, KitNote};
+use sr_keys::{DeviceKeys, Envelope, Handover, Kept, Kit, KitNote, Owner};
 use sr_trust::{Change, Policy, Role};
 use sr_wire::{
-    DeviceId, Invite, Misbehaviour, VLBytes,
+    DeviceId, Invite, Misbehaviour, Right, VLBytes,
     api::{EnvelopePut, ErrorCode},
     card_hash, decode, encode, limits,
 };
@@ -100,15 +100,23 @@ impl Client {
             }
             _ => {}
         }
-        let old = old.filter(|_| in_force.is_some()).map(Kit::keys);
+        let old = old.filter(|_| in_force.is_some());
+        let (old_keys, old_owner) = (old.map(Kit::keys), old.map(Kit::owner));
         let keys = Arc::clone(&self.profile.keys);
         let envelope = self.envelope_of(kit)?;
         let actor = keys.actor((self.clock)());
-        let act =
-            actor.set_recovery(&keys.device, old.as_ref(), self.policy_with(kit), &mut os_rng())?;
+        let act = actor.set_recovery(
+            &keys.device,
+            old_keys.as_ref(),
+            self.policy_with(kit),
+            &mut os_rng(),
+        )?;
         // Noted when it is in force, by this command or the next.
         let id = kit.id().into_bytes().into();
-        let change = KitChange { key: kit.keys().public().id(), id, envelope: envelope.clone() };
+        let key = kit.keys().public().id();
+        let handover = Handover { old: old_owner, new: kit.owner() };
+        let handover = handover.seal(&keys.device).map_err(|_| self.profile.damaged())?.into();
+        let change = KitChange { key, id, envelope: envelope.clone(), handover };
         self.profile.set_kit_change(Some(&encode(&change)))?;
         let act = PendingAct::new(act, Some(envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
@@ -125,7 +133,8 @@ impl Client {
         let keys = Arc::clone(&self.profile.keys);
         let envelope = self.envelope_of(kit)?;
         let id = kit.id().into_bytes().into();
-        let change = KitChange { key: kit.keys().public().id(), id, envelope };
+        let change =
+            KitChange { key: kit.keys().public().id(), id, envelope, handover: Vec::new().into() };
         self.profile.set_kit_change(Some(&encode(&change)))?;
         let now_s = (self.clock)();
         let act = keys.actor(now_s).start_change(&keys.device, self.policy_with(kit));
@@ -152,7 +161,24 @@ impl Client {
             return Ok(());
         }
         let now_s = (self.clock)();
-        self.note_kit(&kit.id(), Some(now_s))
+        self.note_kit(&kit.id(), Some(now_s))?;
+        // A kit for which a wait was needed owns what had no owner by then.
+        self.hand_over(&Handover { old: None, new: kit.owner() })?;
+        Ok(())
+    }
+
+    /// Takes the account's place at the server back from who has given it other rights, as a thief
+    /// with a device can who is faster than its removal.
+    ///
+    /// **Errors** [`ClientError::KitFirst`], [`ClientError::KitWrong`],
+    /// [`ClientError::AccountWaits`]; [`ClientError::ServerRefused`] when an earlier kit owns it.
+    pub fn take_back(&mut self, kit: &Kit) -> Result<(), ClientError> {
+        self.profile.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        self.require_kit(kit)?;
+        if !self.hand_over(&Handover { old: None, new: kit.owner() })? {
+            return Err(ClientError::ServerRefused(ErrorCode::RightRefused));
+        }
+        self.refresh()
     }
 
     /// Makes a profile in `dir` from nothing but a kit and the server's address. It reads at once; as
@@ -344,6 +370,9 @@ impl Client {
             // It is in force, whoever heard the answer.
             let keys = Arc::clone(&self.profile.keys);
             self.make_space(&keys.root, &self.root_remote)?;
+            if let Some(handover) = Handover::open(change.handover.as_slice(), &keys.device) {
+                self.hand_over(&handover)?;
+            }
             self.note_kit(&String::from_utf8_lossy(change.id.as_slice()), None)?;
             return self.profile.set_kit_change(None);
         }
@@ -412,6 +441,46 @@ impl Client {
         Ok(self.profile.record()?.and_then(|record| record.kit()).map(|kit| kit.id))
     }
 
+    /// Makes a kit in force the owner of the account's spaces. Returns false when an earlier one is,
+    /// and stays it.
+    fn hand_over(&mut self, handover: &Handover) -> Result<bool, ClientError> {
+        if let Some(waiting) = self.profile.waiting {
+            return Err(ClientError::AccountWaits { until_s: waiting.until_s });
+        }
+        let keys = Arc::clone(&self.profile.keys);
+        for (keys, remote) in keys.spaces(&self.root_remote, &self.remote) {
+            let owner = |owner: &Owner| Some((Right::Owner, owner.capability(keys.space())));
+            let new = handover.new.capability(keys.space()).public_key();
+            let by = [
+                keys.capability(Right::Prune).map(|key| (Right::Prune, key)),
+                handover.old.as_ref().and_then(owner),
+                owner(&handover.new),
+            ];
+            let mut is_owner = false;
+            for (by, key) in by.into_iter().flatten() {
+                match remote.rotate(keys, new, (by, &key)) {
+                    Err(ClientError::ServerRefused(ErrorCode::RightRefused)) => {}
+                    done => {
+                        done?;
+                        is_owner = true;
+                        break;
+                    }
+                }
+            }
+            if !is_owner {
+                return Ok(false);
+            }
+            self.profile.set_space_generation(keys.space(), keys.generation())?;
+        }
+        let kit = keys.account.policy().kit.as_ref().map(sr_trust::RecoveryKey::id);
+        if keys.account.is_full(keys.device.id()) {
+            root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
+                record.owner = kit;
+            })?;
+        }
+        Ok(true)
+    }
+
     /// Notes for all devices which kit is in force, and when it was tried.
     fn note_kit(&mut self, id: &str, checked_s: Option<u64>) -> Result<(), ClientError> {
         let now_s = (self.clock)();
@@ -431,6 +500,8 @@ struct KitChange {
     key: DeviceId,
     id: VLBytes,
     envelope: EnvelopePut,
+    /// Sealed; empty without the kit in force, by whose owner keys alone a space changes its owner.
+    handover: VLBytes,
 }
 
 /// What a restored device begins with.

@@ -20,7 +20,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use sr_crypto::Hash;
+use sr_crypto::{CAPABILITY_KEY_LEN, CapabilityKey, Hash};
 use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
@@ -306,18 +306,20 @@ impl Remote {
         Ok(heads)
     }
 
-    /// Gives a space the keys of the newest generation, by the prune key of `old`. A space that has
-    /// them already is left as it is.
-    pub(crate) fn rotate(&self, keys: &VaultKeys, old: u32) -> Result<(), ClientError> {
-        let prune = &keys
-            .capability_of(old, Right::Prune)
-            .ok_or(ClientError::ServerRefused(ErrorCode::RightRefused))?;
-        let (space, new) = (keys.space(), keys.space_keys([0; 32]));
+    /// Gives a space the keys of the newest generation, and this owner unless it is zeros, by a prune
+    /// or owner key that it has. A space that has all that is left as it is.
+    pub(crate) fn rotate(
+        &self,
+        keys: &VaultKeys,
+        owner: [u8; CAPABILITY_KEY_LEN],
+        (by, key): (Right, &CapabilityKey),
+    ) -> Result<(), ClientError> {
+        let (space, new) = (keys.space(), keys.space_keys(owner));
         self.with_session(None, |session| async move {
             let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
             let bytes = rotate_bytes(&session.binding, counter, space, &new);
-            let proof = SwapProof { counter, signature: prune.sign(labels::ROTATE, &bytes) };
-            let rotate = encode(&api::SpaceRotate { space, keys: new, by: Right::Prune, proof });
+            let proof = SwapProof { counter, signature: key.sign(labels::ROTATE, &bytes) };
+            let rotate = encode(&api::SpaceRotate { space, keys: new, by, proof });
             session.call(api::SPACE_ROTATE, rotate, limits::MESSAGE_LEN_MAX).await
         })?;
         Ok(())
@@ -592,7 +594,7 @@ fn verify_answer(
     Ok(response)
 }
 
-fn capability(keys: &VaultKeys, right: Right) -> Result<sr_crypto::CapabilityKey, ClientError> {
+fn capability(keys: &VaultKeys, right: Right) -> Result<CapabilityKey, ClientError> {
     keys.capability(right).ok_or(ClientError::ServerRefused(ErrorCode::RightRefused))
 }
 

@@ -2,11 +2,11 @@
 
 pub use sr_crypto::{CODE_LEN, CodeError};
 use sr_crypto::{
-    CryptoRng, Hash, SealError, SealingKey, Secret32, SigningKey, derive, from_code, open_box,
-    seal_box, seal_to, text, to_code,
+    CapabilityKey, CryptoRng, Hash, SealError, SealingKey, Secret32, SigningKey, derive, from_code,
+    open_box, seal_box, seal_to, text, to_code,
 };
 use sr_trust::{Policy, RecoveryKey, Role};
-use sr_wire::{AccountId, Misbehaviour, decode, encode, labels};
+use sr_wire::{AccountId, Misbehaviour, Right, SpaceId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
@@ -58,6 +58,58 @@ impl RecoveryKeys {
 #[derive(Debug)]
 pub struct Kit(Secret32);
 
+/// A kit as the owner of the account's spaces, whose rights overrule those that devices have.
+#[derive(Debug)]
+pub struct Owner(Secret32);
+
+impl Owner {
+    fn of(secret: &Secret32) -> Self {
+        Self(derive(secret, b"", labels::KIT_OWNER, b""))
+    }
+
+    /// Returns the capability over one space; no two spaces have the same.
+    #[must_use]
+    pub fn capability(&self, space: SpaceId) -> CapabilityKey {
+        let info = [encode(&Right::Owner), space.0.to_vec()].concat();
+        CapabilityKey::from_seed(&derive(&self.0, b"", labels::CAP, &info))
+    }
+}
+
+/// The kit that comes into force as owner, and the one before it, kept sealed to the device that
+/// replaces it until each space has the new owner.
+#[derive(Debug)]
+pub struct Handover {
+    /// The kit that was in force, if there was one.
+    pub old: Option<Owner>,
+    /// The kit that is.
+    pub new: Owner,
+}
+
+impl Handover {
+    /// Seals it to the device.
+    ///
+    /// **Errors** [`SealError`] never: a device's key is one.
+    pub fn seal(&self, device: &DeviceKeys) -> Result<Vec<u8>, SealError> {
+        let mut plain = Zeroizing::new(self.new.0.expose().to_vec());
+        plain.extend(self.old.iter().flat_map(|old| old.0.expose()));
+        seal_to(device.sealing().public_key(), labels::KIT_OWNER_KEPT, b"", &plain)
+    }
+
+    /// Opens what was kept.
+    #[must_use]
+    pub fn open(sealed: &[u8], device: &DeviceKeys) -> Option<Self> {
+        let plain = device.sealing().open(labels::KIT_OWNER_KEPT, b"", sealed).ok()?;
+        let (new, old) = plain.split_first_chunk::<32>()?;
+        let owner =
+            |bytes: &[u8; 32]| Owner(Secret32::init_with(|secret| secret.copy_from_slice(bytes)));
+        let old = match old {
+            [] => None,
+            old => Some(owner(old.try_into().ok()?)),
+        };
+        Some(Self { old, new: owner(new) })
+    }
+}
+
 /// What brought a device back, kept sealed to it until it counts as one of the account's.
 #[derive(Debug)]
 pub struct Kept {
@@ -82,6 +134,12 @@ impl Kept {
     #[must_use]
     pub fn keys(&self) -> RecoveryKeys {
         RecoveryKeys::from_secret(&self.secret)
+    }
+
+    /// Returns the kit as owner; contacts own nothing.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        (self.role == Role::Kit).then(|| Owner::of(&self.secret))
     }
 
     /// Returns whether a policy names its keys.
@@ -173,6 +231,12 @@ impl Kit {
     #[must_use]
     pub fn keys(&self) -> RecoveryKeys {
         RecoveryKeys::from_secret(&self.0)
+    }
+
+    /// Returns the kit as owner of the account's spaces.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner::of(&self.0)
     }
 
     /// Seals an envelope.

@@ -54,6 +54,8 @@ pub struct RootRecord {
     pub vaults: Vec<VaultEntry>,
     names: Vec<DeviceName>,
     kit: Option<Noted>,
+    /// The kit that owns the account's spaces, by the id of its signing key.
+    pub owner: Option<DeviceId>,
     /// How many contacts are needed, and the name and account of each.
     need: u8,
     contacts: Vec<ContactName>,

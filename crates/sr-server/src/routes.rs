@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use sr_store::{StoreError, Swapped};
 use sr_wire::{
-    Right, SealedHead, SignedAnswer,
+    Right, SealedHead, SignedAnswer, SpaceKeys,
     api::{self, ErrorBody, ErrorCode},
     decode, encode, limits, voucher_hash,
 };
@@ -122,19 +122,26 @@ fn create_space(server: &Server, connection: &Connection, body: &[u8]) -> Result
     }
 }
 
-/// Gives a space the keys of the next generation. Only an owner may go back or change the owner.
+/// Gives a space the keys of another generation. By the prune key, it must be a later one, or the
+/// space gets its first owner; only an owner may go back, or change the owner.
 fn rotate_space(server: &Server, connection: &Connection, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let request: api::SpaceRotate = decode("request", body, limits::MESSAGE_LEN_MAX)?;
     let old = server.stores.meta.space_keys(request.space)?;
-    let new = request.keys;
+    let mut new = request.keys;
+    if request.by == Right::Prune && new.of(Right::Owner).is_none() {
+        // Devices do not know who owns a space.
+        new.owner = old.owner;
+    }
     // The answer to an earlier try may have been lost, or another device was faster.
     if new == old {
         return Ok(Vec::new());
     }
     let is_allowed = match request.by {
         Right::Prune => {
-            new.generation > old.generation
-                && (new.owner == old.owner || old.of(Right::Owner).is_none())
+            let first_owner = old.of(Right::Owner).is_none();
+            let only_owned = SpaceKeys { owner: old.owner, ..new } == old;
+            (new.generation > old.generation && (first_owner || new.owner == old.owner))
+                || (first_owner && only_owned)
         }
         Right::Owner => true,
         Right::Read | Right::Append => false,

@@ -84,6 +84,10 @@ labels! {
     KIT_ID = "kit-id";
     /// Box of a kit on a device that was restored from it.
     KIT_KEPT = "kit-kept";
+    /// What the owner keys of spaces come from, from a kit.
+    KIT_OWNER = "kit-owner";
+    /// Box of that on a device that brings a kit into force.
+    KIT_OWNER_KEPT = "owner-kept";
     /// Where the server keeps a kit's envelope.
     KIT_LOOKUP = "kit-lookup";
     /// Seed of a kit's sealing key.

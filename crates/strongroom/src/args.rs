@@ -270,6 +270,10 @@ pub(crate) enum RecoveryCommand {
         #[arg(long, value_name = "DEVICE")]
         stolen: Option<String>,
     },
+    /// Take your place at the server back from a thief who shut your other devices out, with your kit
+    ///
+    /// Take the stolen device out first, with `device revoke`: until then it can do it again.
+    TakeBack,
     /// Stop something that waits
     Veto {
         /// Its number, from `recovery requests`

@@ -169,6 +169,11 @@ impl Failure {
             ErrorCode::QuotaFull | ErrorCode::StorageFull => {
                 "Ask the operator for room; then run the same command again."
             }
+            ErrorCode::RightRefused => {
+                "If this device is not the one that was taken out, somebody with one of your devices may \
+                 have shut the others out. Take that one out (`strongroom device revoke`); then, with \
+                 your kit: `strongroom recovery take-back`."
+            }
             ErrorCode::TooEarly => "Check the clocks of this device and of the server.",
             ErrorCode::Version => "Update the older of the two: this program, or the server.",
             _ => "Run the same command again; if it stays, tell the operator.",

@@ -38,6 +38,7 @@ pub(crate) fn run(
             restore(args, output, &from, device_name.as_deref(), stolen.as_deref())
         }
         RecoveryCommand::Requests => requests(args),
+        RecoveryCommand::TakeBack => take_back(args),
         RecoveryCommand::Veto { number } => veto(args, *number),
     }
 }
@@ -133,6 +134,18 @@ fn drill(args: &Args) -> Result<Done, Failure> {
         kit.id()
     );
     Ok(Done::new(text, json!({ "kit": kit.id(), "opens": true })))
+}
+
+fn take_back(args: &Args) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let kit = ask_kit("The 28 characters of your kit: ")?;
+    client.take_back(&kit)?;
+    let text = format!(
+        "ok  your devices, and no other, write at the server again, by kit {}\n\
+         Next: strongroom backup now",
+        kit.id()
+    );
+    Ok(Done::new(text, json!({ "kit": kit.id() })))
 }
 
 /// What an account is brought back from.

@@ -142,6 +142,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "devices": status.devices,
         "recovery_kit": status.has_kit,
         "kit": status.kit.as_ref().map(|kit| kit.id.clone()),
+        "kit_overrules": status.kit_owns,
         "kit_checked_s": status.kit.as_ref().map(|kit| kit.checked_s),
         "folders": status.folders,
         "snapshots": status.snapshots,
@@ -179,6 +180,13 @@ fn kit_line(status: &Status) -> String {
 fn kit_warning(status: &Status) -> Option<String> {
     if !status.has_kit {
         return Some("there is no recovery kit; run `strongroom recovery kit`".into());
+    }
+    if !status.kit_owns {
+        return Some(
+            "the recovery kit can't overrule a thief who shuts your devices out: it was made without the \
+             one before. `strongroom recovery drill` mends that unless the one before could"
+                .into(),
+        );
     }
     let checked_s = status.kit.as_ref()?.checked_s;
     (status.now_s.saturating_sub(checked_s) > DRILL_S).then(|| {

@@ -1,7 +1,7 @@
-//! Random lives of an account against a reference model: up to five devices and a kit, a server that
-//! lies and stores that fail at random, and processes that die in between.
+//! Random lives of an account against a reference model: up to five devices, a kit and three contacts,
+//! a server that lies and stores that fail at random, and processes that die in between.
 //!
-//! `SR_MODEL_STEPS=100000 SR_MODEL_SEED=7 cargo test -p sr-client --test it --release model` goes on
+//! `SR_MODEL_STEPS=100000 SR_MODEL_SEED=7 cargo test -p sr-client --test it model` goes on
 //! for longer; a failure names its seed and step.
 
 use std::{
@@ -18,7 +18,9 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use sr_client::{Client, ClientError, Clock, Kit, Linking, MakeDialer, Progress, RequestKind};
+use sr_client::{
+    Client, ClientError, Clock, ContactCard, Kit, Linking, MakeDialer, Progress, RequestKind,
+};
 use sr_crypto::Hash;
 use sr_keys::{DeviceKeys, KeyBlock};
 use sr_store::{Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, StoreError, Swapped};
@@ -36,6 +38,7 @@ use crate::{
 
 const STEPS: u64 = 2_000;
 const DEVICES: usize = 5;
+const FRIENDS: [&str; 3] = ["ben", "cleo", "dan"];
 const DAY_S: u64 = 86_400;
 
 /// The truth, told with lies and lost answers as long as it is asked to lie.
@@ -240,7 +243,11 @@ struct Model {
     _runtime: tokio::runtime::Runtime,
     account: AccountId,
     devices: Vec<Modelled>,
-    kit: Option<Kit>,
+    /// All that were made; which of them is in force, the truth says.
+    kits: Vec<Kit>,
+    /// Profiles of the contacts, and their cards.
+    friends: Vec<PathBuf>,
+    cards: Vec<(String, ContactCard)>,
     made: u64,
     /// How often each kind of step ended well, so that a test of nothing is noticed.
     done: BTreeMap<&'static str, u64>,
@@ -270,6 +277,13 @@ impl Model {
         client.add_folder(&dir.path().join("folder")).expect("adds");
         drop(client);
         let account = *liar.accounts.lock().expect("lock").first().expect("one account");
+        let friends: Vec<_> = FRIENDS.map(|name| dir.path().join(name)).into();
+        let cards = FRIENDS.iter().zip(&friends).map(|(name, dir)| {
+            let join = Client::join_by(dir, &invite, Some(name), name, moving(&ahead), &dialer);
+            let card = join.and_then(|mut friend| friend.contact_card()).expect("joins");
+            ((*name).to_owned(), card)
+        });
+        let cards = cards.collect();
         *liar.rng.lock().expect("lock") = Some(ChaCha8Rng::seed_from_u64(seed ^ 1));
         let devices = vec![Modelled { id: device_id(&first), dir: first }];
         Self {
@@ -282,7 +296,9 @@ impl Model {
             _runtime: runtime,
             account,
             devices,
-            kit: None,
+            kits: Vec::new(),
+            friends,
+            cards,
             made: 1,
             done: BTreeMap::new(),
             key_blocks_checked: 0,
@@ -301,6 +317,13 @@ impl Model {
         Client::open_by(&self.devices[place].dir, self.clock(), &self.dialer)
     }
 
+    /// The kit in force.
+    fn kit(&self) -> Option<&Kit> {
+        let truth = self.truth();
+        let key = truth.policy().kit.as_ref()?;
+        self.kits.iter().find(|kit| kit.keys().public() == *key)
+    }
+
     fn truth(&self) -> Verified<Account> {
         Verified::verify(self.account, &self.liar.chain(self.account)).expect("the truth verifies")
     }
@@ -310,11 +333,11 @@ impl Model {
         let is_lying = self.random(2) == 0;
         self.liar.lies.store(is_lying, Ordering::SeqCst);
         let actor = self.random(self.devices.len());
-        let (name, result) = match self.random(24) {
+        let (name, result) = match self.random(27) {
             0 if self.devices.len() < DEVICES => ("link", self.link(actor)),
             1 | 2 => ("revoke", self.revoke(actor)),
             3 => ("kit", self.set_kit(actor)),
-            4 if self.devices.len() < DEVICES => ("restore", self.restore()),
+            4 if self.devices.len() < DEVICES => ("restore by kit", self.restore_kit()),
             5 => ("veto", self.veto(actor)),
             6 => ("new kit without the old", self.set_kit_later(actor)),
             7 => {
@@ -323,6 +346,9 @@ impl Model {
                 ("days", Ok(()))
             }
             8..=14 => ("backup", self.backup(actor)),
+            15 => ("contacts", self.set_contacts(actor)),
+            16 if self.random(3) == 0 => ("no contacts", self.remove_contacts(actor)),
+            17 if self.devices.len() < DEVICES => ("restore by contacts", self.restore_contacts()),
             _ => ("sync", self.open(actor).and_then(|mut client| client.chain().map(|_| ()))),
         };
         self.liar.lies.store(false, Ordering::SeqCst);
@@ -345,9 +371,7 @@ impl Model {
     }
 
     fn link(&mut self, actor: usize) -> Result<(), ClientError> {
-        let name = self.made.to_string();
-        self.made += 1;
-        let dir = self.dir.path().join(&name);
+        let (name, dir) = self.new_device();
         // The ceremony's own lies are those of `accounts.rs`; here it is the account's.
         let mut linking = Linking::begin_by(&self.invite.address, self.clock(), &self.dialer)?;
         let code = linking.code();
@@ -390,29 +414,85 @@ impl Model {
     fn set_kit(&mut self, actor: usize) -> Result<(), ClientError> {
         let mut client = self.open(actor)?;
         let (kit, _) = client.new_kit()?;
-        let set = client.set_kit(&kit, self.kit.as_ref());
+        let set = client.set_kit(&kit, self.kit());
         // Whether it counts is what the truth says, whatever the answer was.
-        let key = kit.keys().public();
-        if self.truth().policy().kit.as_ref() == Some(&key) {
-            self.kit = Some(kit);
-        }
+        self.kits.push(kit);
         set
     }
 
     fn set_kit_later(&mut self, actor: usize) -> Result<(), ClientError> {
         let mut client = self.open(actor)?;
         let (kit, _) = client.new_kit()?;
-        client.set_kit_later(&kit).map(|_| ())
+        let begun = client.set_kit_later(&kit).map(|_| ());
+        self.kits.push(kit);
+        begun
     }
 
-    fn restore(&mut self) -> Result<(), ClientError> {
-        let Some(kit) = &self.kit else { return Ok(()) };
+    fn set_contacts(&mut self, actor: usize) -> Result<(), ClientError> {
+        let kit = self.kit().ok_or_else(nothing)?;
+        let (mut client, mut shares) = (self.open(actor)?, Vec::new());
+        let keep = |texts: &[String]| {
+            shares = texts.to_vec();
+            Ok(())
+        };
+        let set = client.set_contacts(kit, 2, &self.cards, keep);
+        drop(client);
+        // The server lies to the contacts at other times.
+        let is_lying = self.liar.lies.swap(false, Ordering::SeqCst);
+        for (place, share) in shares.iter().enumerate() {
+            self.friend(place).accept_share(share).expect("keeps");
+        }
+        self.liar.lies.store(is_lying, Ordering::SeqCst);
+        set
+    }
+
+    fn remove_contacts(&mut self, actor: usize) -> Result<(), ClientError> {
+        let kit = self.kit().ok_or_else(nothing)?;
+        self.open(actor)?.remove_contacts(kit)
+    }
+
+    fn friend(&self, place: usize) -> Client {
+        Client::open_by(&self.friends[place], self.clock(), &self.dialer).expect("opens")
+    }
+
+    fn restore_kit(&mut self) -> Result<(), ClientError> {
+        let (name, dir) = self.new_device();
+        let kit = self.kit().ok_or_else(nothing)?;
+        let address = &self.invite.address;
+        let restored =
+            Client::restore_kit_by(&dir, address, kit, &name, self.clock(), &self.dialer);
+        self.restored(dir, restored)
+    }
+
+    fn restore_contacts(&mut self) -> Result<(), ClientError> {
+        if self.truth().policy().contacts.is_none() {
+            return Err(nothing());
+        }
+        let (name, dir) = self.new_device();
+        let request = Client::request_help(&dir)?;
+        let first = self.random(FRIENDS.len());
+        let answers = [first, (first + 1) % FRIENDS.len()]
+            .map(|place| self.friend(place).help(&request, self.account))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>();
+        let restored = answers.and_then(|answers| {
+            Client::restore_contacts_by(&dir, &answers, &name, self.clock(), &self.dialer)
+        });
+        self.restored(dir, restored)
+    }
+
+    fn new_device(&mut self) -> (String, PathBuf) {
         let name = self.made.to_string();
         self.made += 1;
         let dir = self.dir.path().join(&name);
-        let address = self.invite.address.clone();
-        let restored =
-            Client::restore_kit_by(&dir, &address, kit, &name, self.clock(), &self.dialer);
+        (name, dir)
+    }
+
+    fn restored(
+        &mut self,
+        dir: PathBuf,
+        restored: Result<Client, ClientError>,
+    ) -> Result<(), ClientError> {
         match restored {
             Ok(mut client) => {
                 let begun = client.start_recovery(None);
@@ -433,7 +513,7 @@ impl Model {
         let requests = client.requests()?;
         let this = RequestKind::Device(self.devices[actor].id);
         let Some(other) = requests.iter().find(|request| request.kind != this) else {
-            return Ok(());
+            return Err(nothing());
         };
         client.veto(other.number)
     }
@@ -447,8 +527,9 @@ impl Model {
         let truth = self.truth();
         // No key is encrypted to that the chain does not name.
         let chain = self.liar.chain(self.account);
-        let stored = self.liar.key_blocks.lock().expect("lock").clone();
-        for (account, seq, bytes) in &stored[self.key_blocks_checked..] {
+        let stored = self.liar.key_blocks.lock().expect("lock");
+        let new = &stored[self.key_blocks_checked..];
+        for (account, seq, bytes) in new.iter().filter(|new| new.0 == self.account) {
             let len = usize::try_from(*seq + 1).expect("few");
             let then = Verified::verify(*account, &chain[..len]).expect("verifies");
             let block: OpenKeyBlock = decode("key block", bytes, 1 << 20).expect("parses");
@@ -459,6 +540,7 @@ impl Model {
             assert_eq!(recipients, named, "block {seq}");
         }
         self.key_blocks_checked = stored.len();
+        drop(stored);
         let (_, key_block) = self.liar.truth.blocks(self.account, u64::MAX, 1).expect("has it");
         let key_block = key_block.expect("has one");
         for device in &self.devices {
@@ -532,12 +614,26 @@ fn random_lives_keep_the_promises() {
     }
     println!("{done:?}");
     if steps >= STEPS {
-        for name in
-            ["link", "revoke", "kit", "restore", "backup", "sync", "refused a lie", "removed"]
-        {
+        for name in [
+            "link",
+            "revoke",
+            "kit",
+            "restore by kit",
+            "contacts",
+            "restore by contacts",
+            "backup",
+            "sync",
+            "refused a lie",
+            "removed",
+        ] {
             assert!(done.get(name).is_some_and(|times| *times > 0), "no {name}: {done:?}");
         }
     }
+}
+
+/// A step for which there is nothing to act on.
+fn nothing() -> ClientError {
+    ClientError::NotFound("anything".into())
 }
 
 fn moving(ahead: &Arc<AtomicU64>) -> Clock {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sr_client::{Client, ClientError, Clock, KeyLock, Kit, Progress, RequestKind, Target};
+use sr_wire::{SpaceKeys, api::ErrorCode, decode};
 
 use crate::{
     accounts::{DAY_S, backup},
@@ -161,6 +162,68 @@ fn the_paper_wins_against_a_single_stolen_device() {
     assert!(owner.drill(&theirs).is_err() && owner.drill(&kit).is_ok());
     assert_eq!(owner.snapshots().expect("reads").len(), 1);
     assert_eq!(world.open("phone").snapshots().expect("reads").len(), 1);
+}
+
+/// A thief with a device gives the spaces other rights before they are taken out. By the kit, and by
+/// nothing else, the account has them back.
+#[test]
+fn with_the_kit_a_faster_thief_loses() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.write("a", "1");
+    world.backup();
+    let shut_out = |world: &World| {
+        let database = world.database();
+        let mut query = database.prepare("SELECT space, keys FROM spaces").expect("query");
+        let rows = query.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)));
+        let spaces: Vec<(Vec<u8>, Vec<u8>)> =
+            rows.expect("rows").map(|r| r.expect("row")).collect();
+        for (space, keys) in spaces {
+            let mut keys: SpaceKeys = decode("keys", &keys, keys.len()).expect("decodes");
+            (keys.generation, keys.append, keys.prune) = (u32::MAX, [7; 32], [8; 32]);
+            let params = rusqlite::params![sr_wire::encode(&keys), space];
+            database.execute("UPDATE spaces SET keys = ?1 WHERE space = ?2", params).expect("runs");
+        }
+    };
+    let is_shut_out = |refused: Result<(), ClientError>| {
+        let code = ErrorCode::RightRefused;
+        assert!(matches!(refused, Err(ClientError::ServerRefused(c)) if c == code), "{refused:?}");
+    };
+    let first = world.with_kit();
+    drop(world.link("phone"));
+    let (stranger, _) = world.client().new_kit().expect("makes");
+    shut_out(&world);
+    let mut client = world.client();
+    is_shut_out(backup(&mut client));
+    is_shut_out(client.revoke_device("phone").map(|_| ()));
+    assert!(matches!(client.take_back(&stranger), Err(ClientError::KitWrong { .. })));
+    client.take_back(&first).expect("takes back");
+    backup(&mut client).expect("writes again");
+    assert_eq!(client.devices().expect("lists").iter().filter(|d| d.removed.is_none()).count(), 1);
+    // Whoever replaces the kit with the old one at hand hands the spaces over.
+    let (second, _) = client.new_kit().expect("makes");
+    client.set_kit(&second, Some(&first)).expect("replaces");
+    assert!(client.status().expect("reads").kit_owns);
+    shut_out(&world);
+    assert!(matches!(client.take_back(&first), Err(ClientError::KitWrong { .. })));
+    client.take_back(&second).expect("takes back");
+    drop(client);
+    // From the paper alone, a device takes them back by itself.
+    shut_out(&world);
+    let mut new = world.restore_kit(&second, "new", world.clock()).expect("restores");
+    let laptop = new.find_device("laptop").expect("finds").id;
+    new.start_recovery(Some(laptop)).expect("begins");
+    world.ahead.store(4 * DAY_S, Ordering::SeqCst);
+    new.add_folder(&world.folder()).expect("adds");
+    backup(&mut new).expect("writes");
+    // Without the old one at hand, the new one owns nothing.
+    let (third, _) = new.new_kit().expect("makes");
+    new.set_kit_later(&third).expect("begins");
+    world.ahead.store(8 * DAY_S, Ordering::SeqCst);
+    new.drill(&third).expect("is in force");
+    assert!(!new.status().expect("reads").kit_owns);
+    shut_out(&world);
+    is_shut_out(new.take_back(&third));
 }
 
 /// What ends a wait is not stored by an honest server before the wait is over, so that whoever may

@@ -22,9 +22,9 @@ use sr_wire::{
 use tls_codec::{TlsSerialize, TlsSize};
 
 /// Checks are taken out of the whole process.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn rng(seed: u64) -> ChaCha20Rng {
+pub(crate) fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
 }
 
@@ -38,17 +38,18 @@ fn refused<T>(check: Misbehaviour, attack: impl Fn() -> Result<T, Misbehaviour>)
     assert_eq!(without, None, "the attack succeeds without the check");
 }
 
-struct House {
+pub(crate) struct House {
     /// The seed and the first root.
     parts: ([u8; 32], [u8; 32]),
-    account: Verified<Account>,
-    secrets: AccountKeys,
-    key_block: Vec<u8>,
-    one: DeviceKeys,
+    pub(crate) account: Verified<Account>,
+    pub(crate) blocks: Vec<Vec<u8>>,
+    pub(crate) secrets: AccountKeys,
+    pub(crate) key_block: Vec<u8>,
+    pub(crate) one: DeviceKeys,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut rng = rng(1);
         let one = DeviceKeys::generate(&mut rng);
         // What an account begins with is the next that its randomness gives.
@@ -58,14 +59,16 @@ impl House {
         let (id, act, secrets) = begin(&one, 1000, [0; 32], 1, &mut rng).expect("begins");
         let genesis = Block::parse(&act.block).expect("parses");
         let account = Verified::begin(id, &genesis).expect("verifies");
-        Self { parts, account, secrets, key_block: act.key_block.expect("has one"), one }
+        let (blocks, key_block) = (vec![act.block], act.key_block.expect("has one"));
+        Self { parts, account, blocks, secrets, key_block, one }
     }
 
-    fn actor(&self) -> Actor<'_> {
+    pub(crate) fn actor(&self) -> Actor<'_> {
         Actor { account: &self.account, keys: &self.secrets, time_s: 2 }
     }
 
-    fn take(&mut self, act: &Act) {
+    pub(crate) fn take(&mut self, act: &Act) {
+        self.blocks.push(act.block.clone());
         self.account.extend(&Block::parse(&act.block).expect("parses")).expect("verifies");
         if let Some(key_block) = &act.key_block {
             self.key_block.clone_from(key_block);
@@ -77,7 +80,7 @@ impl House {
         KeyBlock::open(&self.key_block, &self.account, device.id(), &device.sealing())
     }
 
-    fn add(&mut self, device: &DeviceKeys) {
+    pub(crate) fn add(&mut self, device: &DeviceKeys) {
         let joins = pop(&device.signing(), self.account.id(), &device.info(), &[5; 32]);
         let act = self
             .actor()
@@ -86,7 +89,7 @@ impl House {
         self.take(&act);
     }
 
-    fn remove(&mut self, device: DeviceId) {
+    pub(crate) fn remove(&mut self, device: DeviceId) {
         let anchor = Anchor { space: SpaceId([1; 16]), seq: 7, hash: [8; 32] };
         let act = self
             .actor()
@@ -196,13 +199,13 @@ fn sr_023_another_key_block_is_refused() {
 }
 
 /// A key block as only somebody with the account's secrets makes one, and as no honest client does.
-struct Forged {
-    to: (DeviceId, Vec<u8>),
-    root: [u8; 32],
-    seed: [u8; 32],
-    earlier: Vec<[u8; 32]>,
-    removals: Vec<sr_keys::Removal>,
-    generation: u32,
+pub(crate) struct Forged {
+    pub(crate) to: (DeviceId, Vec<u8>),
+    pub(crate) root: [u8; 32],
+    pub(crate) seed: [u8; 32],
+    pub(crate) earlier: Vec<[u8; 32]>,
+    pub(crate) removals: Vec<sr_keys::Removal>,
+    pub(crate) generation: u32,
 }
 
 #[derive(Debug, TlsSerialize, TlsSize)]
@@ -229,7 +232,7 @@ struct ForgedInside {
 
 impl Forged {
     /// The true secrets of a house.
-    fn of(house: &House) -> Self {
+    pub(crate) fn of(house: &House) -> Self {
         let (seed, root) = house.parts;
         Self {
             to: (house.one.id(), house.one.sealing().public_key().to_vec()),
@@ -265,7 +268,7 @@ impl Forged {
     }
 
     /// An account whose genesis names this key block, over the commitments of `honest`.
-    fn named(&self, honest: &House) -> (Verified<Account>, Vec<u8>) {
+    pub(crate) fn named(&self, honest: &House) -> (Verified<Account>, Vec<u8>, Vec<u8>) {
         let bytes = self.seal();
         let mut key = honest.account.key().clone();
         key.key_block = key_block_hash(&bytes);
@@ -280,11 +283,11 @@ impl Forged {
         let body = Account::genesis(op, 1).expect("allowed");
         let id = account_id(&body);
         let genesis = body.sign(&[(Role::Device, &honest.one.signing())], Vec::new());
-        (Verified::begin(id, &genesis).expect("verifies"), bytes)
+        (Verified::begin(id, &genesis).expect("verifies"), encode(&genesis), bytes)
     }
 
     fn open(&self, honest: &House) -> Result<AccountKeys, Misbehaviour> {
-        let (account, bytes) = self.named(honest);
+        let (account, _, bytes) = self.named(honest);
         KeyBlock::open(&bytes, &account, honest.one.id(), &honest.one.sealing())
     }
 }

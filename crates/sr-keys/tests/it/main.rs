@@ -3,3 +3,4 @@
 
 mod keys;
 mod kit;
+mod vectors;

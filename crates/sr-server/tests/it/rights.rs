@@ -260,6 +260,51 @@ async fn rights_of_before_a_rotation_count_no_more() {
     owner.call(api::PACK_PUT, pack_body(1 << 16)).await.expect("stores");
 }
 
+/// Who has the kit overrules who has a device, in whatever order they come.
+#[tokio::test]
+async fn an_owner_overrules_who_was_faster() {
+    let connect = start();
+    let (thief, owner) = (Connection::new(&connect, 1).await, Connection::new(&connect, 2).await);
+    owner.create().await.expect("makes");
+    let refused = Err(ErrorCode::RightRefused);
+    let public = |byte| key(byte).public_key();
+    let call = async |connection: &Connection, number, by, signer, keys| {
+        let request = rotate(connection, number, by, &key(signer), keys);
+        connection.call(api::SPACE_ROTATE, request).await
+    };
+    // The first owner comes by the prune key, with nothing else; then nobody else does.
+    let owned = SpaceKeys { owner: public(4), ..keys() };
+    let more = SpaceKeys { append: public(12), ..owned };
+    assert_eq!(call(&owner, 1, Right::Prune, 3, more).await, refused);
+    call(&owner, 2, Right::Prune, 3, owned).await.expect("has an owner");
+    call(&owner, 3, Right::Prune, 3, owned).await.expect("a repeat succeeds");
+    let last = SpaceKeys { generation: u32::MAX, append: public(22), prune: public(23), ..keys() };
+    for keys in [
+        SpaceKeys { owner: public(9), ..owned },
+        SpaceKeys { owner: public(9), ..last },
+        SpaceKeys { generation: 0, ..last },
+    ] {
+        assert_eq!(call(&thief, 1, Right::Prune, 3, keys).await, refused);
+    }
+    // A thief was faster. What they don't name stays.
+    call(&thief, 2, Right::Prune, 3, last).await.expect("rotates");
+    assert_eq!(call(&owner, 4, Right::Prune, 3, owned).await, refused);
+    thief.prove(Right::Append, &key(22)).await.expect("proves");
+    let next = SpaceKeys { generation: 2, append: public(12), prune: public(13), ..owned };
+    assert_eq!(call(&thief, 3, Right::Owner, 23, next).await, refused);
+    assert_eq!(
+        call(&owner, 5, Right::Owner, 4, SpaceKeys { read: public(9), ..next }).await,
+        refused
+    );
+    call(&owner, 6, Right::Owner, 4, next).await.expect("overrules");
+    assert_eq!(thief.call(api::PACK_PUT, pack_body(1 << 16)).await, refused);
+    assert_eq!(call(&thief, 4, Right::Prune, 23, last).await, refused);
+    // Another kit, with this one at hand.
+    let handed = SpaceKeys { owner: public(5), ..next };
+    call(&owner, 7, Right::Owner, 4, handed).await.expect("hands over");
+    assert_eq!(call(&owner, 8, Right::Owner, 4, owned).await, refused);
+}
+
 #[tokio::test]
 async fn nonsense_is_refused_with_a_code() {
     let connect = start();

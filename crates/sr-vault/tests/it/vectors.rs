@@ -59,14 +59,11 @@ pub(crate) fn accepts(format: &str, bytes: &[u8]) -> bool {
 
 #[test]
 fn valid_vectors_are_read_and_invalid_ones_refused() {
-    let mut formats = 0;
-    for format in fs::read_dir(dir()).expect("vectors") {
-        let format = format.expect("entry").path();
-        // Vectors of account chains are read in the room that makes accounts.
-        if !format.is_dir() || format.ends_with("account-chain") {
-            continue;
-        }
-        let name = format.file_name().and_then(|n| n.to_str()).expect("name").to_owned();
+    // The others are read in the rooms that make them, sr-trust and sr-keys.
+    let formats =
+        ["block", "card", "head", "index", "invite", "key-file", "manifest", "pack", "tree"];
+    for name in formats {
+        let format = dir().join(name);
         let count = |kind: &str, wanted: bool| {
             let files: Vec<PathBuf> = fs::read_dir(format.join(kind))
                 .expect("folder")
@@ -74,13 +71,11 @@ fn valid_vectors_are_read_and_invalid_ones_refused() {
                 .collect();
             for file in &files {
                 let bytes = fs::read(file).expect("reads");
-                assert_eq!(accepts(&name, &bytes), wanted, "{}", file.display());
+                assert_eq!(accepts(name, &bytes), wanted, "{}", file.display());
             }
             files.len()
         };
         let (valid, invalid) = (count("valid", true), count("invalid", false));
         assert!(valid > 0 && invalid > valid, "{name}: {valid} valid, {invalid} invalid");
-        formats += 1;
     }
-    assert_eq!(formats, 9);
 }
