@@ -4,13 +4,16 @@
 //! checks are those of the rooms below; all I/O of the client is here.
 
 mod account;
+mod attributes;
 mod backup;
+mod beneath;
 mod cache;
 mod client;
 mod contacts;
 mod devices;
 mod dial;
 mod error;
+mod file;
 mod heads;
 mod link;
 mod lock;
@@ -27,6 +30,7 @@ mod see;
 mod sink;
 mod verify;
 mod view;
+mod walk;
 
 pub use account::Waiting;
 pub use backup::{BackupReport, Skipped};

@@ -11,9 +11,7 @@ use std::sync::{
 pub enum Phase {
     /// Waiting for the server.
     Connecting,
-    /// Looking for what changed.
-    Scanning,
-    /// Reading and sending.
+    /// Looking for what changed, reading and sending it; the total grows as more is found.
     Storing,
     /// Making the snapshot durable.
     Finishing,
@@ -23,14 +21,8 @@ pub enum Phase {
     Checking,
 }
 
-const PHASES: [Phase; 6] = [
-    Phase::Connecting,
-    Phase::Scanning,
-    Phase::Storing,
-    Phase::Finishing,
-    Phase::Restoring,
-    Phase::Checking,
-];
+const PHASES: [Phase; 5] =
+    [Phase::Connecting, Phase::Storing, Phase::Finishing, Phase::Restoring, Phase::Checking];
 
 /// Counters of a run. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +67,11 @@ impl Progress {
         self.0.done.store(0, Ordering::Relaxed);
         self.0.total.store(total, Ordering::Relaxed);
         self.0.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Adds to the total, as more becomes known.
+    pub(crate) fn expect(&self, items: u64) {
+        self.0.total.fetch_add(items, Ordering::Relaxed);
     }
 
     pub(crate) fn did(&self, items: u64, bytes: u64) {

@@ -5,12 +5,13 @@
 //! following a link (`openat2`), whatever the snapshot or another process puts in the way.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
     path::{Path, PathBuf},
     sync::{
@@ -21,21 +22,25 @@ use std::{
 };
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod,
-    fchown, futimens, mkdirat, openat, openat2, renameat, statat, symlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
+    fchown, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat,
+    symlinkat, utimensat,
 };
 use sr_vault::{
     ChunkId,
     block::Kind,
-    tree::{Content, Node},
+    tree::{Content, Hole, Node},
 };
 use sr_wire::Misbehaviour;
 
 use crate::{
     ClientError, RefusedFile,
+    attributes::Of,
     backup::join_all,
+    beneath::open_beneath,
     progress::{Phase, Progress},
     read::{ReadError, Reader},
+    scan::pieces,
 };
 
 /// The staging folder, which a restore makes in its target and removes when it ends. Backups leave
@@ -72,6 +77,8 @@ pub struct RestoreReport {
 struct Job {
     folder: usize,
     node: Node,
+    /// The job of the same file under its first name, if this is another.
+    name_of: Option<usize>,
 }
 
 struct Folder {
@@ -147,9 +154,10 @@ fn plan(reader: &Reader<'_>, node: &Node) -> Result<Plan, ClientError> {
     let mut plan = Plan { folders: Vec::new(), jobs: Vec::new(), refused: Vec::new() };
     if !matches!(node.content, Content::Folder { .. }) {
         plan.folders.push(Folder { path: PathBuf::new(), node: None });
-        plan.jobs.push(Job { folder: 0, node: node.clone() });
+        plan.jobs.push(Job { folder: 0, node: node.clone(), name_of: None });
         return Ok(plan);
     }
+    let mut linked = HashMap::new();
     let mut stack = vec![(PathBuf::new(), node.clone())];
     while let Some((path, node)) = stack.pop() {
         let number = plan.folders.len();
@@ -172,12 +180,21 @@ fn plan(reader: &Reader<'_>, node: &Node) -> Result<Plan, ClientError> {
             if matches!(node.content, Content::Folder { .. }) {
                 inner.push((path.join(OsStr::from_bytes(node.name.as_slice())), node));
             } else {
-                plan.jobs.push(Job { folder: number, node });
+                let name_of = first_name(&mut linked, &plan.jobs, &node);
+                plan.jobs.push(Job { folder: number, node, name_of });
             }
         }
         stack.extend(inner.into_iter().rev());
     }
     Ok(plan)
+}
+
+/// Returns the job that restores the same file under the name that came first, if there is one. What
+/// does not look the same in all is no other name, whatever its number says.
+fn first_name(linked: &mut HashMap<u64, usize>, jobs: &[Job], node: &Node) -> Option<usize> {
+    let first = *linked.entry(node.links?).or_insert(jobs.len());
+    let same = |first: &Job| first.node == Node { name: first.node.name.clone(), ..node.clone() };
+    jobs.get(first).is_some_and(same).then_some(first)
 }
 
 impl Restore<'_> {
@@ -193,14 +210,39 @@ impl Restore<'_> {
                 (0..WORKERS).map(|_| scope.spawn(|| self.work(&cursor))).collect();
             join_all(workers)
         })?;
+        self.other_names()?;
         let staging = self.target.join(STAGING);
         fs::remove_dir_all(&staging).map_err(ClientError::local("removing", &staging))?;
         // Last, and innermost first: a folder's own times change when something in it does.
         for folder in self.folders.iter().rev() {
             let Some(node) = &folder.node else { continue };
             let opened = self.open_folder(&folder.path);
-            if let Err(error) = opened.and_then(|fd| set_meta(&fd, node)) {
+            if let Err(error) = opened.and_then(|fd| self.set_meta(&fd, node, &folder.path)) {
                 self.fail(&folder.path, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives files their other names, once all are there under their first.
+    fn other_names(&self) -> Result<(), ClientError> {
+        for job in &self.jobs {
+            let Some(first) = job.name_of.and_then(|first| self.jobs.get(first)) else { continue };
+            let path = self.folders[job.folder].path.join(name(&job.node));
+            let linked = self.open_folder(&self.folders[first.folder].path).and_then(|from| {
+                let temporary = self.temporary();
+                let from_name = first.node.name.as_slice();
+                linkat(&from, from_name, &self.staging, &temporary, AtFlags::empty())?;
+                let folder = self.open_folder(&self.folders[job.folder].path)?;
+                rename(&self.staging, &temporary, &folder, &job.node)
+            });
+            match linked {
+                Ok(()) => self.did(&job.node),
+                // The first is not there, or the file system has no such names: it becomes a file of its own.
+                Err(_) => match self.open_folder(&self.folders[job.folder].path) {
+                    Ok(folder) => self.entry(&folder, &job.node, path)?,
+                    Err(error) => self.fail(&path, &error),
+                },
             }
         }
         Ok(())
@@ -217,8 +259,10 @@ impl Restore<'_> {
                 return Ok(());
             }
             for job in batch {
-                let name = OsStr::from_bytes(job.node.name.as_slice());
-                let path = self.folders[job.folder].path.join(name);
+                if job.name_of.is_some() {
+                    continue;
+                }
+                let path = self.folders[job.folder].path.join(name(&job.node));
                 if open.as_ref().is_none_or(|(number, _)| *number != job.folder) {
                     match self.open_folder(&self.folders[job.folder].path) {
                         Ok(fd) => open = Some((job.folder, fd)),
@@ -238,20 +282,14 @@ impl Restore<'_> {
     /// Restores one file or link. A damaged or unwritable one is listed, and the others go on.
     fn entry(&self, folder: &OwnedFd, node: &Node, path: PathBuf) -> Result<(), ClientError> {
         let done = match &node.content {
-            Content::File { size, chunks } => self.file(folder, node, *size, chunks),
-            Content::Symlink { target } => {
-                self.symlink(folder, node, target.as_slice()).map_err(EntryError::Local)
+            Content::File { size, chunks, holes } => {
+                self.file(folder, node, &path, (*size, chunks, holes))
             }
-            Content::Folder { .. } => Ok(()),
+            _ => self.special(folder, node, &path).map_err(EntryError::Local),
         };
         match done {
             Ok(()) => {
-                if let Content::File { size, .. } = node.content {
-                    let mut report = self.report();
-                    report.files += 1;
-                    report.bytes += size;
-                    self.progress.did(1, size);
-                }
+                self.did(node);
                 Ok(())
             }
             Err(EntryError::Read(ReadError::Damaged(misbehaviour))) => {
@@ -269,14 +307,23 @@ impl Restore<'_> {
         }
     }
 
+    fn did(&self, node: &Node) {
+        if let Content::File { size, .. } = node.content {
+            let mut report = self.report();
+            report.files += 1;
+            report.bytes += size;
+            self.progress.did(1, size);
+        }
+    }
+
     fn file(
         &self,
         folder: &OwnedFd,
         node: &Node,
-        size: u64,
-        chunks: &[ChunkId],
+        path: &Path,
+        content: (u64, &[ChunkId], &[Hole]),
     ) -> Result<(), EntryError> {
-        if self.is_there(folder, node, size, chunks) {
+        if self.is_there(folder, node, path, content) {
             return Ok(());
         }
         let temporary = self.temporary();
@@ -284,11 +331,8 @@ impl Restore<'_> {
         let fd = openat(&self.staging, &temporary, flags, Mode::from_raw_mode(0o600))
             .map_err(io::Error::from)?;
         let mut file = File::from(fd);
-        let written = self.write_chunks(&mut file, chunks);
-        let finished = written.and_then(|len| {
-            // SR-015: the chunks are the right ones, so the size that the node says must be theirs.
-            Misbehaviour::ObjectMalformed.refuse_if(len != size).map_err(ReadError::from)?;
-            set_meta(&file, node)?;
+        let finished = self.write_content(&mut file, content).and_then(|()| {
+            self.set_meta(&file, node, path)?;
             rename(&self.staging, &temporary, folder, node)?;
             Ok(())
         });
@@ -299,51 +343,126 @@ impl Restore<'_> {
         finished
     }
 
-    fn write_chunks(&self, file: &mut File, chunks: &[ChunkId]) -> Result<u64, EntryError> {
-        let mut len = 0;
+    fn write_content(
+        &self,
+        file: &mut File,
+        (size, chunks, holes): (u64, &[ChunkId], &[Hole]),
+    ) -> Result<(), EntryError> {
+        // SR-015: the chunks are the right ones, so what the node says must be theirs.
+        let malformed = Misbehaviour::ObjectMalformed;
+        let mut pieces = pieces(size, holes).into_iter();
+        let (mut at, mut end) = pieces.next().unwrap_or_default();
         for id in chunks {
-            len += self.reader.chunk(Kind::Data, id, |chunk| {
-                file.write_all(chunk).map(|()| chunk.len() as u64)
+            self.reader.chunk(Kind::Data, id, |chunk| {
+                let mut rest = chunk;
+                while !rest.is_empty() {
+                    if at == end {
+                        (at, end) = pieces.next().ok_or(ReadError::from(malformed))?;
+                    }
+                    let room = usize::try_from(end - at).unwrap_or(usize::MAX);
+                    let (now, later) = rest.split_at(room.min(rest.len()));
+                    // Sequential writes are the common case.
+                    if holes.is_empty() {
+                        file.write_all(now)
+                    } else {
+                        file.write_all_at(now, at)
+                    }?;
+                    (at, rest) = (at + now.len() as u64, later);
+                }
+                Ok::<(), EntryError>(())
             })??;
         }
-        Ok(len)
+        malformed.refuse_if(at != end || pieces.next().is_some()).map_err(ReadError::from)?;
+        if !holes.is_empty() {
+            ftruncate(&*file, size).map_err(io::Error::from)?;
+        }
+        Ok(())
     }
 
     /// Returns whether the file is in place already, by an earlier run that was interrupted: same
     /// size and time, and its content has the ids that the tree names.
-    fn is_there(&self, folder: &OwnedFd, node: &Node, size: u64, chunks: &[ChunkId]) -> bool {
+    fn is_there(
+        &self,
+        folder: &OwnedFd,
+        node: &Node,
+        path: &Path,
+        (size, chunks, holes): (u64, &[ChunkId], &[Hole]),
+    ) -> bool {
         let name = node.name.as_slice();
         let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
-        let same_look = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()
+        let same_look = FileType::from_raw_mode(stat.st_mode).is_file()
             && u64::try_from(stat.st_size) == Ok(size)
             && stat.st_mtime.cast_unsigned() == node.mtime_s
-            && stat.st_mtime_nsec == u64::from(node.mtime_ns);
+            && stat.st_mtime_nsec == u64::from(node.mtime_ns)
+            // A file with several names may belong to somebody else, too.
+            && (stat.st_nlink == 1 || node.links.is_some());
         if !same_look {
             return false;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let Ok(fd) = openat(folder, name, flags, Mode::empty()) else { return false };
         let mut file = File::from(fd);
+        if !crate::scan::holes(&file, &stat).is_ok_and(|found| found == holes) {
+            return false;
+        }
+        let mut content = Pieces { file: &mut file, pieces: pieces(size, holes), at: 0 };
         let mut chunk = Vec::new();
         for id in chunks {
             let Some(len) = self.reader.chunk_len(id) else { return false };
             chunk.resize(len, 0);
-            if file.read_exact(&mut chunk).is_err() || self.reader.data_id(&chunk) != *id {
+            if content.read_exact(&mut chunk).is_err() || self.reader.data_id(&chunk) != *id {
                 return false;
             }
         }
-        set_meta(&file, node).is_ok()
+        self.set_meta(&file, node, path).is_ok()
     }
 
-    fn symlink(&self, folder: &OwnedFd, node: &Node, target: &[u8]) -> io::Result<()> {
+    /// Restores what has no content: a link, a pipe, a device.
+    fn special(&self, folder: &OwnedFd, node: &Node, path: &Path) -> io::Result<()> {
         let temporary = self.temporary();
-        symlinkat(target, &self.staging, &temporary)?;
+        let mode = Mode::from_raw_mode(node.mode);
+        let make = |kind, device| mknodat(&self.staging, &temporary, kind, mode, device);
+        match &node.content {
+            Content::Symlink { target } => symlinkat(target.as_slice(), &self.staging, &temporary),
+            Content::Fifo => make(FileType::Fifo, 0),
+            Content::CharacterDevice { major, minor } => {
+                make(FileType::CharacterDevice, makedev(*major, *minor))
+            }
+            Content::BlockDevice { major, minor } => {
+                make(FileType::BlockDevice, makedev(*major, *minor))
+            }
+            Content::File { .. } | Content::Folder { .. } => return Ok(()),
+        }?;
         if may_chown() {
             let (uid, gid) = owner(node);
             chownat(&self.staging, &temporary, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
+        let of = Of::Entry(&self.staging, temporary.as_bytes());
+        self.set_attributes(&of, node, path);
+        if !matches!(node.content, Content::Symlink { .. }) {
+            // It was made by this restore a moment ago, in a folder that nobody else writes to.
+            chmodat(&self.staging, &temporary, mode, AtFlags::empty())?;
+        }
         utimensat(&self.staging, &temporary, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
         rename(&self.staging, &temporary, folder, node)
+    }
+
+    fn set_meta(&self, fd: &impl AsFd, node: &Node, path: &Path) -> io::Result<()> {
+        if may_chown() {
+            let (uid, gid) = owner(node);
+            fchown(fd, uid, gid)?;
+        }
+        self.set_attributes(&Of::File(fd), node, path);
+        fchmod(fd, Mode::from_raw_mode(node.mode))?;
+        Ok(futimens(fd, &times(node))?)
+    }
+
+    /// Without its attributes, an entry is better than not at all; which of them can't be set is listed.
+    fn set_attributes(&self, of: &Of<'_, impl AsFd>, node: &Node, path: &Path) {
+        if let Err(error) = of.write(&node.attributes) {
+            let error = io::Error::new(error.kind(), format!("its attributes: {error}"));
+            self.fail(path, &error);
+        }
     }
 
     fn make_folder(&self, folder: &Folder) -> io::Result<()> {
@@ -410,30 +529,8 @@ fn open_target(target: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((root, staging))
 }
 
-fn open_beneath(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, path, flags, Mode::empty(), resolve).map_err(|error| match error {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
-            io::Error::other("a link or file is in the way of this folder; it is not followed")
-        }
-        rustix::io::Errno::XDEV => io::Error::other("the path leads out of the target"),
-        error => error.into(),
-    })
-}
-
 fn rename(staging: &OwnedFd, from: &str, folder: &OwnedFd, node: &Node) -> io::Result<()> {
     renameat(staging, from, folder, node.name.as_slice()).map_err(io::Error::from)
-}
-
-fn set_meta(fd: impl AsFd, node: &Node) -> io::Result<()> {
-    if may_chown() {
-        let (uid, gid) = owner(node);
-        fchown(&fd, uid, gid)?;
-    }
-    fchmod(&fd, Mode::from_raw_mode(node.mode))?;
-    Ok(futimens(&fd, &times(node))?)
 }
 
 /// Only the superuser may give files away; for anybody else, what they restore is theirs.
@@ -448,6 +545,30 @@ fn owner(node: &Node) -> (Option<Uid>, Option<Gid>) {
 fn times(node: &Node) -> Timestamps {
     let mtime = Timespec { tv_sec: node.mtime_s.cast_signed(), tv_nsec: i64::from(node.mtime_ns) };
     Timestamps { last_access: mtime, last_modification: mtime }
+}
+
+/// What of a file is in no hole, one after the other.
+struct Pieces<'a> {
+    file: &'a mut File,
+    pieces: Vec<(u64, u64)>,
+    at: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((start, end)) = self.pieces.get_mut(self.at) else { return Ok(0) };
+        let room = usize::try_from(*end - *start).map_or(buffer.len(), |len| len.min(buffer.len()));
+        let len = self.file.read_at(&mut buffer[..room], *start)?;
+        *start += len as u64;
+        if start == end {
+            self.at += 1;
+        }
+        Ok(len)
+    }
+}
+
+fn name(node: &Node) -> &OsStr {
+    OsStr::from_bytes(node.name.as_slice())
 }
 
 fn is_file(node: &Node) -> bool {

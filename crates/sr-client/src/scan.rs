@@ -1,18 +1,20 @@
-//! Walks a folder: what is there, in an order that is the same each time.
+//! Lists a folder: what is in it, in an order that is the same each time.
 
 use std::{
     ffi::OsStr,
-    fs::{self, Metadata},
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, Dir, FileType, SeekFrom, Stat, major, minor, readlinkat, seek, statat};
 use sr_vault::{
     ChunkId,
-    tree::{Content, Node, is_name},
+    tree::{Content, HOLES_MAX, Hole, Node, is_name},
 };
 
-use crate::{ClientError, backup::Skipped, progress::Progress};
+use crate::{attributes::Of, backup::Skipped, restore::STAGING};
 
 /// What tells whether a file changed since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,168 +26,157 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn of(meta: &Metadata) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self {
-            size: meta.size(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-            inode: meta.ino(),
+            size: stat.st_size.cast_unsigned(),
+            mtime: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec).into()),
+            ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec).into()),
+            inode: stat.st_ino,
         }
     }
 }
 
-/// One entry of a folder, its content not read yet.
+/// One entry of a folder; the content of files and folders is not known yet.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) folder: usize,
-    /// Its node; chunks are filled in as they become known.
+    /// Its node; content and attributes of files and folders are filled in as they become known.
     pub(crate) node: Node,
-    pub(crate) kind: ItemKind,
+    pub(crate) stamp: Stamp,
+    /// Whether it is left out of the tree, because it could not be read.
+    pub(crate) is_gone: bool,
 }
 
-/// What an item is.
+/// The folder that is backed up, or one below it, opened.
 #[derive(Debug)]
-pub(crate) enum ItemKind {
-    File(Stamp),
-    Folder(usize),
-    Symlink,
-    /// It could not be read; it is left out of the tree.
-    Gone,
-}
-
-/// A folder and its items, sorted by name.
-#[derive(Debug)]
-pub(crate) struct ScannedFolder {
+pub(crate) struct Opened {
+    pub(crate) fd: OwnedFd,
+    /// Its whole path.
     pub(crate) path: PathBuf,
-    pub(crate) items: Vec<usize>,
+    /// The device of the whole backup's root.
+    pub(crate) device: u64,
 }
 
-/// All of a tree, folders before what is in them.
-#[derive(Debug)]
-pub(crate) struct Scan {
-    pub(crate) root: Node,
-    pub(crate) items: Vec<Item>,
-    pub(crate) folders: Vec<ScannedFolder>,
-    pub(crate) skipped: Vec<Skipped>,
-}
-
-impl Scan {
-    pub(crate) fn path(&self, item: &Item) -> PathBuf {
-        let name = OsStr::from_bytes(item.node.name.as_slice());
-        self.folders[item.folder].path.join(name)
+impl Opened {
+    /// Lists the entries, sorted by name, without those that `leave_out` names. Whatever can't be backed
+    /// up is added to `skipped`.
+    pub(crate) fn list(
+        &self,
+        leave_out: impl Fn(&[u8]) -> bool,
+        skipped: &mut Vec<Skipped>,
+    ) -> io::Result<Vec<Item>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            // A staging folder is what an interrupted restore left.
+            if name != b"." && name != b".." && name != STAGING.as_bytes() && !leave_out(name) {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort_unstable();
+        let mut items = Vec::with_capacity(names.len());
+        for name in names {
+            debug_assert!(is_name(&name), "the operating system returns names only");
+            match self.item(name) {
+                Ok(item) => items.push(item),
+                Err(reason) => skipped.push(reason),
+            }
+        }
+        Ok(items)
     }
-}
 
-/// Walks `path`, a folder. `exclude` is the profile, whose own files would change while they are
-/// read.
-pub(crate) fn scan(path: &Path, exclude: &Path, progress: &Progress) -> Result<Scan, ClientError> {
-    let meta = fs::symlink_metadata(path).map_err(ClientError::local("reading", path))?;
-    let root = node(b"", &meta, Content::Folder { chunks: Vec::new() });
-    let mut scan = Scan { root, items: Vec::new(), folders: Vec::new(), skipped: Vec::new() };
-    // The root must be readable; below it, what is not is listed.
-    fs::read_dir(path).map_err(ClientError::local("reading", path))?;
-    scan.folders.push(ScannedFolder { path: path.to_owned(), items: Vec::new() });
-    let mut stack = vec![(0, None::<std::vec::IntoIter<Vec<u8>>>)];
-    while let Some((folder, names)) = stack.pop() {
-        let mut names = match names {
-            Some(names) => names,
-            None => sorted_names(&mut scan, folder).into_iter(),
+    fn item(&self, name: Vec<u8>) -> Result<Item, Skipped> {
+        let path = || self.path.join(OsStr::from_bytes(&name));
+        let unreadable = |error: io::Error| Skipped::unreadable(path(), &error);
+        let stat = statat(&self.fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| unreadable(error.into()))?;
+        let (major, minor) = (major(stat.st_rdev), minor(stat.st_rdev));
+        let content = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                Content::File { size: 0, chunks: Vec::new(), holes: Vec::new() }
+            }
+            FileType::Directory => Content::Folder { chunks: Vec::new() },
+            FileType::Symlink => {
+                let target = readlinkat(&self.fd, name.as_slice(), Vec::new())
+                    .map_err(|error| unreadable(error.into()))?;
+                Content::Symlink { target: target.into_bytes().into() }
+            }
+            FileType::Fifo => Content::Fifo,
+            FileType::CharacterDevice => Content::CharacterDevice { major, minor },
+            FileType::BlockDevice => Content::BlockDevice { major, minor },
+            _ => return Err(Skipped { path: path(), why: "a socket".into() }),
         };
-        let Some(name) = names.next() else { continue };
-        stack.push((folder, Some(names)));
-        if let Some(child) = add(&mut scan, folder, &name, exclude, progress) {
-            stack.push((child, None));
-        }
+        let attributes = match content {
+            Content::File { .. } | Content::Folder { .. } => Vec::new(),
+            _ => Of::Entry(&self.fd, &name).read().map_err(unreadable)?,
+        };
+        let mut node = node(&stat, self.device, content);
+        (node.name, node.attributes) = (name.into(), attributes);
+        Ok(Item { node, stamp: Stamp::of(&stat), is_gone: false })
     }
-    Ok(scan)
 }
 
-fn sorted_names(scan: &mut Scan, folder: usize) -> Vec<Vec<u8>> {
-    let path = scan.folders[folder].path.clone();
-    let mut names = Vec::new();
-    let entries = match fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) => {
-            scan.skipped.push(Skipped::unreadable(path, &error));
-            return names;
-        }
-    };
-    for entry in entries {
-        match entry {
-            Ok(entry) => names.push(entry.file_name().as_bytes().to_vec()),
-            Err(error) => scan.skipped.push(Skipped::unreadable(path.clone(), &error)),
-        }
-    }
-    names.sort_unstable();
-    names
-}
-
-/// Adds an entry; returns the number of the folder that it opens.
-fn add(
-    scan: &mut Scan,
-    folder: usize,
-    name: &[u8],
-    exclude: &Path,
-    progress: &Progress,
-) -> Option<usize> {
-    let path = scan.folders[folder].path.join(OsStr::from_bytes(name));
-    // The profile's own files change while they are read; a staging folder is what an interrupted
-    // restore left.
-    if path == exclude || name == crate::restore::STAGING.as_bytes() {
-        return None;
-    }
-    let meta = match fs::symlink_metadata(&path) {
-        Ok(meta) => meta,
-        Err(error) => {
-            scan.skipped.push(Skipped::unreadable(path, &error));
-            return None;
-        }
-    };
-    progress.did(1, 0);
-    let number = scan.items.len();
-    let mut opened = None;
-    let (content, kind) = if meta.is_dir() {
-        opened = Some(scan.folders.len());
-        let kind = ItemKind::Folder(scan.folders.len());
-        scan.folders.push(ScannedFolder { path, items: Vec::new() });
-        (Content::Folder { chunks: Vec::new() }, kind)
-    } else if meta.is_file() {
-        let content = Content::File { size: meta.size(), chunks: Vec::new() };
-        (content, ItemKind::File(Stamp::of(&meta)))
-    } else if meta.is_symlink() {
-        match fs::read_link(&path) {
-            Ok(target) => {
-                let target = target.as_os_str().as_bytes().to_vec().into();
-                (Content::Symlink { target }, ItemKind::Symlink)
-            }
-            Err(error) => {
-                scan.skipped.push(Skipped::unreadable(path, &error));
-                return None;
-            }
-        }
-    } else {
-        scan.skipped.push(Skipped { path, why: "a socket, pipe or device".into() });
-        return None;
-    };
-    debug_assert!(is_name(name), "the operating system returns names only");
-    scan.items.push(Item { folder, node: node(name, &meta, content), kind });
-    scan.folders[folder].items.push(number);
-    opened
-}
-
-pub(crate) fn node(name: &[u8], meta: &Metadata, content: Content) -> Node {
+/// Returns the node of what `stat` says, without name and attributes.
+pub(crate) fn node(stat: &Stat, device: u64, content: Content) -> Node {
+    let is_folder = matches!(content, Content::Folder { .. });
+    // Below a mount, another file may have the same number.
+    let elsewhere = if stat.st_dev == device { 0 } else { stat.st_dev.rotate_left(40) };
     Node {
-        name: name.to_vec().into(),
-        mode: meta.mode() & 0o7777,
-        uid: meta.uid(),
-        gid: meta.gid(),
-        mtime_s: meta.mtime().cast_unsigned(),
-        mtime_ns: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+        name: Vec::new().into(),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime_s: stat.st_mtime.cast_unsigned(),
+        mtime_ns: nanoseconds(stat.st_mtime_nsec),
+        links: (stat.st_nlink > 1 && !is_folder).then(|| stat.st_ino ^ elsewhere),
+        attributes: Vec::new(),
         content,
     }
 }
 
+/// Returns the holes of a file, which the file system need not tell, and where its bytes are.
+pub(crate) fn holes(file: &File, stat: &Stat) -> io::Result<Vec<Hole>> {
+    let size = stat.st_size.cast_unsigned();
+    let mut holes = Vec::new();
+    let mut at = 0;
+    // Most files have all of their blocks, and need no look.
+    if stat.st_blocks.cast_unsigned().saturating_mul(512) >= size {
+        return Ok(holes);
+    }
+    while at < size && holes.len() < HOLES_MAX {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
+            Err(rustix::io::Errno::NXIO) => size,
+            Err(error) => return Err(error.into()),
+        };
+        if data > at {
+            holes.push(Hole { offset: at, len: data - at });
+        }
+        at = if data < size { seek(file, SeekFrom::Hole(data))?.min(size) } else { size };
+    }
+    Ok(holes)
+}
+
+/// Where the bytes of a file are that lie in no hole: offset and end of each piece, in order.
+pub(crate) fn pieces(size: u64, holes: &[Hole]) -> Vec<(u64, u64)> {
+    let ends = holes.iter().map(|hole| hole.offset + hole.len);
+    let starts = std::iter::once(0).chain(ends);
+    let stops = holes.iter().map(|hole| hole.offset).chain(std::iter::once(size));
+    starts.zip(stops).filter(|(start, stop)| start < stop).collect()
+}
+
 /// Sets the content of a file's node.
-pub(crate) fn set_file(node: &mut Node, new_size: u64, new_chunks: Vec<ChunkId>) {
-    node.content = Content::File { size: new_size, chunks: new_chunks };
+pub(crate) fn set_file(node: &mut Node, size: u64, chunks: Vec<ChunkId>, holes: Vec<Hole>) {
+    node.content = Content::File { size, chunks, holes };
+}
+
+/// Returns where in `folder` the profile lies, if it does: its own files change while they are read.
+pub(crate) fn inside(folder: &Path, profile: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let relative = profile.strip_prefix(folder).ok()?;
+    let name = relative.file_name()?.as_bytes().to_vec();
+    Some((relative.parent()?.to_owned(), name))
+}
+
+fn nanoseconds(value: impl TryInto<u32>) -> u32 {
+    value.try_into().unwrap_or(0)
 }

@@ -176,8 +176,8 @@ fn name_files(
                     check_file(view, bad, report, &path, chunks);
                     continue;
                 }
-                Content::Symlink { .. } => continue,
                 Content::Folder { chunks } => chunks.clone(),
+                _ => continue,
             };
             if !seen.insert(chunks.clone()) {
                 continue;

@@ -137,6 +137,8 @@ mod tests {
             gid: 0,
             mtime_s: 1,
             mtime_ns: 2,
+            links: None,
+            attributes: vec![],
             content: Content::Folder { chunks: vec![] },
         };
         let snapshot = |time_s| Snapshot {

@@ -12,8 +12,11 @@ use crate::ChunkId;
 pub const TREE_LEN_MAX: usize = 256 << 20;
 const NAME_LEN_MAX: usize = 255;
 const TARGET_LEN_MAX: usize = 4096;
+const ATTRIBUTE_LEN_MAX: usize = 64 << 10;
+/// A file has no more holes; where it has more, the zeros of the others are stored.
+pub const HOLES_MAX: usize = 1 << 18;
 
-/// A file, folder or symbolic link.
+/// An entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Node {
     /// Name in its folder: 1 to 255 bytes, none of them `/` or zero, not `.` or `..`. The root of a
@@ -29,8 +32,30 @@ pub struct Node {
     pub mtime_s: u64,
     /// Nanoseconds of the time of last change.
     pub mtime_ns: u32,
+    /// The same number for all names of one file in a snapshot; none for a file that has one name.
+    pub links: Option<u64>,
+    /// Extended attributes, access control lists among them, sorted by name.
+    pub attributes: Vec<Attribute>,
     /// What it is.
     pub content: Content,
+}
+
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Attribute {
+    /// Its name with its namespace: 1 to 255 bytes, none of them zero.
+    pub name: VLBytes,
+    /// Its value, 64 KiB at most.
+    pub value: VLBytes,
+}
+
+/// A part of a file that reads as zeros and takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Hole {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length, above 0.
+    pub len: u64,
 }
 
 /// What a node is.
@@ -40,10 +65,12 @@ pub enum Content {
     /// A file: its length in bytes and its chunks.
     #[tls_codec(discriminant = 1)]
     File {
-        /// Length in bytes.
+        /// Length in bytes, with the holes.
         size: u64,
-        /// The chunks in order.
+        /// The chunks of all that is not in a hole, in order.
         chunks: Vec<ChunkId>,
+        /// The holes, in order; there is something between any two.
+        holes: Vec<Hole>,
     },
     /// A folder: the chunks of its tree.
     #[tls_codec(discriminant = 2)]
@@ -57,11 +84,42 @@ pub enum Content {
         /// Where it points to.
         target: VLBytes,
     },
+    /// A named pipe.
+    #[tls_codec(discriminant = 4)]
+    Fifo,
+    /// A character device.
+    #[tls_codec(discriminant = 5)]
+    CharacterDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    #[tls_codec(discriminant = 6)]
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+}
+
+/// Returns how many bytes of a file are in no hole; `None` for holes that no file can have.
+#[must_use]
+pub fn stored_len(size: u64, holes: &[Hole]) -> Option<u64> {
+    let (mut end, mut stored) = (0u64, size);
+    for (number, hole) in holes.iter().enumerate() {
+        let is_apart = if number == 0 { hole.offset >= end } else { hole.offset > end };
+        end = hole.offset.checked_add(hole.len).filter(|end| *end <= size)?;
+        stored = stored.checked_sub(hole.len).filter(|_| is_apart && hole.len > 0)?;
+    }
+    Some(stored)
 }
 
 /// Returns the bytes of a tree: its nodes one after the other. `nodes` are sorted by name.
 #[must_use]
-pub fn to_bytes(nodes: &[Node]) -> Vec<u8> {
+pub fn to_bytes<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for node in nodes {
         bytes.extend_from_slice(&encode(node));
@@ -99,19 +157,41 @@ impl Node {
     pub fn is_root(&self) -> bool {
         self.name.as_slice().is_empty()
             && self.is_valid()
-            && !matches!(self.content, Content::Symlink { .. })
+            && matches!(self.content, Content::File { .. } | Content::Folder { .. })
     }
 
     fn is_valid(&self) -> bool {
         let content_ok = match &self.content {
-            Content::File { size, chunks } => (*size == 0) == chunks.is_empty(),
-            Content::Folder { .. } => true,
+            Content::File { size, chunks, holes } => {
+                holes.len() <= HOLES_MAX
+                    && stored_len(*size, holes).is_some_and(|len| (len == 0) == chunks.is_empty())
+            }
+            Content::Folder { .. }
+            | Content::Fifo
+            | Content::CharacterDevice { .. }
+            | Content::BlockDevice { .. } => true,
             Content::Symlink { target } => {
                 let target = target.as_slice();
                 (1..=TARGET_LEN_MAX).contains(&target.len()) && !target.contains(&0)
             }
         };
-        content_ok && self.mode <= 0o7777 && self.mtime_ns < 1_000_000_000
+        let names = self.attributes.iter().map(|attribute| attribute.name.as_slice());
+        content_ok
+            && self.mode <= 0o7777
+            && self.mtime_ns < 1_000_000_000
+            && names.is_sorted_by(|a, b| a < b)
+            && self.attributes.iter().all(Attribute::is_valid)
+            // A folder has one name; a file's other names are entries of their own.
+            && (self.links.is_none() || !matches!(self.content, Content::Folder { .. }))
+    }
+}
+
+impl Attribute {
+    fn is_valid(&self) -> bool {
+        let name = self.name.as_slice();
+        (1..=NAME_LEN_MAX).contains(&name.len())
+            && !name.contains(&0)
+            && self.value.as_slice().len() <= ATTRIBUTE_LEN_MAX
     }
 }
 
@@ -136,15 +216,33 @@ mod tests {
             gid: 1000,
             mtime_s: -1i64 as u64,
             mtime_ns: 999_999_999,
-            content: Content::File { size: 3, chunks: vec![ChunkId([1; 32])] },
+            links: None,
+            attributes: Vec::new(),
+            content: file(3, vec![]),
         }
+    }
+
+    fn file(size: u64, holes: Vec<Hole>) -> Content {
+        Content::File { size, chunks: vec![ChunkId([1; 32])], holes }
+    }
+
+    fn attribute(name: &[u8]) -> Attribute {
+        Attribute { name: name.to_vec().into(), value: b"x".to_vec().into() }
     }
 
     #[test]
     fn round_trips() {
-        let mut nodes = vec![node(b"a"), node(b"b\xff"), node(b"c")];
+        let mut nodes: Vec<Node> =
+            [&b"a"[..], b"b\xff", b"c", b"d", b"e", b"f", b"g"].map(node).to_vec();
+        nodes[0].links = Some(7);
         nodes[1].content = Content::Folder { chunks: vec![] };
+        nodes[1].attributes = vec![attribute(b"system.posix_acl_default"), attribute(b"user.a")];
         nodes[2].content = Content::Symlink { target: b"../x".to_vec().into() };
+        nodes[3].content = Content::Fifo;
+        nodes[4].content = Content::CharacterDevice { major: 1, minor: 3 };
+        nodes[5].content = Content::BlockDevice { major: 8, minor: u32::MAX };
+        let holes = vec![Hole { offset: 0, len: 4096 }, Hole { offset: 4099, len: 1 }];
+        nodes[6].content = file(4100, holes);
         assert_eq!(parse(&to_bytes(&nodes)), Ok(nodes));
         assert_eq!(parse(&[]), Ok(vec![]));
     }
@@ -167,8 +265,31 @@ mod tests {
         };
         refused(|n| n.mode = 0o10000);
         refused(|n| n.mtime_ns = 1_000_000_000);
-        refused(|n| n.content = Content::File { size: 0, chunks: vec![ChunkId([1; 32])] });
-        refused(|n| n.content = Content::File { size: 1, chunks: vec![] });
+        refused(|n| n.content = file(0, vec![]));
+        refused(|n| n.content = Content::File { size: 1, chunks: vec![], holes: vec![] });
+        refused(|n| n.attributes = vec![attribute(b"")]);
+        refused(|n| n.attributes = vec![attribute(b"user.\0")]);
+        refused(|n| n.attributes = vec![attribute(b"user.a"), attribute(b"user.a")]);
+        refused(|n| n.attributes = vec![attribute(b"user.b"), attribute(b"user.a")]);
+        refused(|n| {
+            n.content = Content::Folder { chunks: vec![] };
+            n.links = Some(1);
+        });
+        let hole = |offset, len| Hole { offset, len };
+        let bad_holes = [
+            vec![hole(0, 0)],
+            vec![hole(0, 11)],
+            vec![hole(0, 10)],
+            vec![hole(u64::MAX, 1)],
+            vec![hole(1, u64::MAX)],
+            vec![hole(1, 2), hole(3, 1)],
+            vec![hole(1, 3), hole(2, 1)],
+            vec![hole(5, 1), hole(1, 1)],
+        ];
+        for holes in bad_holes {
+            let wrong = Node { content: file(10, holes.clone()), ..node(b"a") };
+            assert!(parse(&to_bytes(&[wrong])).is_err(), "{holes:?}");
+        }
         refused(|n| n.content = Content::Symlink { target: vec![].into() });
         refused(|n| n.content = Content::Symlink { target: b"a\0b".to_vec().into() });
         let mut bytes = to_bytes(&[node(b"a")]);

@@ -22,6 +22,8 @@ labels! {
     ANCHORS = "anchors";
     /// A signature over a block of an account chain, and the block's hash.
     BLOCK = "block";
+    /// Check of a folder's record in the cache of a device, and of where it is found.
+    CACHE_FOLDER = "cache-folder";
     /// Seed of a right on a space.
     CAP = "cap";
     /// Hash of a server card, and what a card's signature covers.

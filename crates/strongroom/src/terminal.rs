@@ -72,7 +72,6 @@ fn line(progress: &Progress, server: &str, elapsed: Duration) -> String {
     match progress.phase() {
         Phase::Connecting if elapsed < Duration::from_secs(2) => "connecting".into(),
         Phase::Connecting => format!("waiting for {server}"),
-        Phase::Scanning => format!("looking for what changed: {} entries", count(done)),
         Phase::Storing => format!(
             "storing: {of}, {} read, {} sent{}",
             bytes(progress.bytes()),

@@ -12,7 +12,7 @@ use sr_vault::{
     index::{Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, Manifest, Snapshot},
     pack::{PackBuilder, PackSeal},
-    tree::{self, Content, Node},
+    tree::{self, Attribute, Content, Hole, Node},
 };
 use sr_wire::{Card, CardResponse, Invite, PackId, SealedHead, SignedCard, TlsKey, encode, labels};
 
@@ -256,6 +256,8 @@ fn folder(name: &[u8]) -> Node {
         gid: 1000,
         mtime_s: 1_700_000_000,
         mtime_ns: 1,
+        links: None,
+        attributes: Vec::new(),
         content: Content::Folder { chunks: vec![ChunkId([4; 32])] },
     }
 }
@@ -329,7 +331,7 @@ fn packs() -> Format {
 
 fn trees() -> Format {
     let file = |name: &[u8]| Node {
-        content: Content::File { size: 3, chunks: vec![ChunkId([1; 32])] },
+        content: Content::File { size: 3, chunks: vec![ChunkId([1; 32])], holes: vec![] },
         ..folder(name)
     };
     let link = |target: &[u8]| Node {
@@ -338,7 +340,24 @@ fn trees() -> Format {
     };
     let one = |node| tree::to_bytes(&[node]);
     let good = tree::to_bytes(&[folder(b"a"), file(b"b"), link(b"../x")]);
-    let no_chunks = Node { content: Content::File { size: 3, chunks: vec![] }, ..folder(b"a") };
+    let attribute =
+        |name: &[u8]| Attribute { name: name.to_vec().into(), value: b"v".to_vec().into() };
+    let with = |attributes: Vec<Attribute>| Node { attributes, ..file(b"a") };
+    let hole = |offset, len| Hole { offset, len };
+    let sparse = |holes: Vec<Hole>| Node {
+        content: Content::File { size: 9, chunks: vec![ChunkId([1; 32])], holes },
+        ..folder(b"a")
+    };
+    let odd = [
+        with(vec![attribute(b"system.posix_acl_access"), attribute(b"user.a")]),
+        Node { links: Some(7), ..file(b"b") },
+        Node { content: Content::Fifo, ..folder(b"c") },
+        Node { content: Content::CharacterDevice { major: 1, minor: 3 }, ..folder(b"d") },
+        Node { content: Content::BlockDevice { major: 8, minor: 0 }, ..folder(b"e") },
+        Node { name: b"f".to_vec().into(), ..sparse(vec![hole(0, 2), hole(3, 6)]) },
+    ];
+    let no_chunks =
+        Node { content: Content::File { size: 3, chunks: vec![], holes: vec![] }, ..folder(b"a") };
     Format {
         name: "tree",
         invalid: vec![
@@ -354,10 +373,19 @@ fn trees() -> Format {
             ("mode-too-large", one(Node { mode: 0o10000, ..file(b"a") })),
             ("nanoseconds-too-large", one(Node { mtime_ns: 1_000_000_000, ..file(b"a") })),
             ("file-without-its-chunks", one(no_chunks)),
+            ("attribute-twice", one(with(vec![attribute(b"user.a"), attribute(b"user.a")]))),
+            ("attributes-out-of-order", one(with(vec![attribute(b"b"), attribute(b"a")]))),
+            ("attribute-without-a-name", one(with(vec![attribute(b"")]))),
+            ("folder-with-two-names", one(Node { links: Some(7), ..folder(b"a") })),
+            ("hole-beyond-the-end", one(sparse(vec![hole(8, 2)]))),
+            ("hole-of-nothing", one(sparse(vec![hole(2, 0)]))),
+            ("holes-that-touch", one(sparse(vec![hole(1, 2), hole(3, 1)]))),
+            ("holes-out-of-order", one(sparse(vec![hole(5, 1), hole(1, 1)]))),
+            ("nothing-but-holes-with-a-chunk", one(sparse(vec![hole(0, 9)]))),
             ("link-to-nothing", one(link(b""))),
             ("link-with-zero", one(link(b"a\0b"))),
             ("cut", good[..good.len() - 1].to_vec()),
         ],
-        valid: vec![("empty", vec![]), ("three-kinds", good)],
+        valid: vec![("empty", vec![]), ("three-kinds", good), ("odd", tree::to_bytes(&odd))],
     }
 }
