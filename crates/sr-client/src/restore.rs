@@ -534,7 +534,7 @@ fn rename(staging: &OwnedFd, from: &str, folder: &OwnedFd, node: &Node) -> io::R
 }
 
 /// Only the superuser may give files away; for anybody else, what they restore is theirs.
-fn may_chown() -> bool {
+pub(crate) fn may_chown() -> bool {
     rustix::process::geteuid().is_root()
 }
 

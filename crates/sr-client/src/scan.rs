@@ -128,7 +128,7 @@ pub(crate) fn node(stat: &Stat, device: u64, content: Content) -> Node {
         gid: stat.st_gid,
         mtime_s: stat.st_mtime.cast_unsigned(),
         mtime_ns: nanoseconds(stat.st_mtime_nsec),
-        links: (stat.st_nlink > 1 && !is_folder).then(|| stat.st_ino ^ elsewhere),
+        links: (stat.st_nlink > 1 && !is_folder).then_some(stat.st_ino ^ elsewhere),
         attributes: Vec::new(),
         content,
     }

@@ -9,6 +9,7 @@ mod faults;
 mod hostile;
 mod model;
 mod network;
+mod odd;
 mod recovery;
 mod twins;
 mod world;

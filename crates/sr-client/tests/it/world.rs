@@ -259,32 +259,6 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// Panics at the first difference of what a restore must bring back.
 pub(crate) fn assert_same_tree(a: &Path, b: &Path) {
-    let (a, b) = (tree(a), tree(b));
-    if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| a != b) {
-        panic!("{a:?} is not {b:?}");
-    }
-    assert_eq!(a.len(), b.len());
-}
-
-/// Every path below `root` with its mode, time and a hash of its content.
-fn tree(root: &Path) -> Vec<(PathBuf, u32, i64, i64, [u8; 32])> {
-    use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
-    let hash = |bytes: &[u8]| sr_crypto::hash(sr_crypto::Label::new("test"), &[bytes]);
-    let mut entries = Vec::new();
-    let mut stack = vec![root.to_owned()];
-    while let Some(path) = stack.pop() {
-        let meta = fs::symlink_metadata(&path).expect("meta");
-        let content = if meta.is_dir() {
-            stack.extend(fs::read_dir(&path).expect("dir").flatten().map(|e| e.path()));
-            [0; 32]
-        } else if meta.is_symlink() {
-            hash(fs::read_link(&path).expect("link").as_os_str().as_bytes())
-        } else {
-            hash(&fs::read(&path).expect("file"))
-        };
-        let relative = path.strip_prefix(root).expect("below").to_owned();
-        entries.push((relative, meta.mode(), meta.mtime(), meta.mtime_nsec(), content));
-    }
-    entries.sort();
-    entries
+    let found = sr_client::compare(a, b, &std::collections::HashSet::new()).expect("compares");
+    assert!(found.different.is_empty(), "{:?}", found.different);
 }

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, thread};
 
-use sr_client::{Client, ClientError, Linking, Progress, Target};
+use sr_client::{Client, ClientError, Linking, Progress, Target, compare};
 use sr_wire::Misbehaviour;
 
 use crate::{
-    demo::{Attempt, Stage, compare::compare, local, operator::Accounts, sql},
+    demo::{Attempt, Stage, local, operator::Accounts, sql},
     failure::Failure,
     output::Output,
     status::clock,

@@ -1,7 +1,6 @@
 //! `demo`: the main job on this machine, and then the operator's attempts, one by one.
 
 mod accounts;
-mod compare;
 mod operator;
 mod sample;
 mod sweep;
@@ -14,7 +13,7 @@ use std::{
 };
 
 use serde_json::json;
-use sr_client::{Client, Progress, RestoreReport, Target};
+use sr_client::{Client, Comparison, Progress, RestoreReport, Target, compare};
 use sr_server::add_invite;
 use sr_store::DICTIONARY;
 
@@ -26,7 +25,6 @@ use crate::{
     status::clock,
     terminal::with_progress,
 };
-use compare::{Comparison, compare};
 use sweep::{Needles, control_forms, sweep};
 
 const PLANTED: &str = "planted-by-the-demo-0451.txt";
@@ -246,7 +244,7 @@ impl Stage {
         Ok(comparison
             .different
             .iter()
-            .filter(|path| restored.join(path).is_file() && !refused.contains(path.as_path()))
+            .filter(|(path, _)| restored.join(path).is_file() && !refused.contains(path.as_path()))
             .count())
     }
 
@@ -391,7 +389,7 @@ fn report(comparison: &Comparison, attempts: &[Attempt], numbers: &Numbers, seco
         .different
         .iter()
         .take(20)
-        .map(|path| format!("{} differs from its restore", path.display()))
+        .map(|(path, what)| format!("{} differs from its restore: {what}", path.display()))
         .collect();
     Done::new(text, data).with_warnings(differing, if held { 0 } else { exit::FAILED })
 }
