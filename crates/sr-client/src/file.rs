@@ -78,7 +78,9 @@ impl<'a> FileReader<'a> {
         if self.block.is_empty() {
             return Ok(());
         }
-        self.sink.add(Kind::Data, self.block.take(&mut self.compressor))
+        let added = self.sink.add(Kind::Data, &self.block.compress(&mut self.compressor));
+        self.block.clear();
+        added
     }
 
     fn read(&mut self, folder: &Opened, name: &[u8], sparse: bool) -> Result<Outcome, Stopped> {
@@ -161,9 +163,9 @@ impl<'a> FileReader<'a> {
         chunks.push(id);
         if self.sink.claim(id) {
             if !self.block.has_room(len) {
-                self.sink.add(Kind::Data, self.block.take(&mut self.compressor))?;
+                self.flush()?;
             }
-            self.block.push(id, chunk);
+            self.block.push(id, &self.buffer[start..start + len]);
         }
         Ok(len)
     }

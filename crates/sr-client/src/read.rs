@@ -15,9 +15,9 @@ use sr_wire::{Misbehaviour, PackId, api::ErrorCode};
 use crate::{ClientError, lru::Lru, remote::Remote};
 
 /// Packs in memory at once, 16 MiB each at most.
-const PACKS_CACHED: usize = 4;
+const PACKS_CACHED: usize = 2;
 /// Blocks in memory at once, 4 MiB each at most and 2 MiB as a rule.
-const BLOCKS_CACHED: usize = 16;
+const BLOCKS_CACHED: usize = 6;
 
 /// Why a chunk was not read: it is cloned to every reader that waits for the same pack.
 #[derive(Clone, Debug)]
@@ -124,6 +124,11 @@ impl<'a> Reader<'a> {
             node = found;
         }
         Ok(Some(node))
+    }
+
+    /// Returns where a chunk lies, as numbers that rise with the place: of its block, and in it.
+    pub(crate) fn place(&self, id: &ChunkId) -> Option<(u32, u32)> {
+        self.index.find(id).map(|place| (place.block, place.offset))
     }
 
     /// Returns the length of a chunk that an index knows.

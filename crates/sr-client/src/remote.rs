@@ -175,21 +175,26 @@ impl Remote {
         Err(refused)
     }
 
-    /// Stores a pack. One that is there already was stored by an earlier try.
+    /// Stores a pack. One that is there already was stored by an earlier try. Returns its memory, if
+    /// nothing else holds it any more.
     pub(crate) fn put_pack(
         &self,
         keys: &VaultKeys,
         id: PackId,
         pack: Vec<u8>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Option<Vec<u8>>, ClientError> {
         let prefix = Bytes::from([&keys.space().0[..], &id.0].concat());
-        let body = Parts(vec![Bytes::from(pack), prefix]);
+        let pack = Bytes::from(pack);
+        let body = Parts(vec![pack.clone(), prefix]);
         let stored = self.with_session(Some((keys, Right::Append)), |session| {
             let body = body.clone();
             async move { session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await }
         });
         match stored {
-            Ok(_) | Err(ClientError::ServerRefused(ErrorCode::Exists)) => Ok(()),
+            Ok(_) | Err(ClientError::ServerRefused(ErrorCode::Exists)) => {
+                drop(body);
+                Ok(pack.is_unique().then(|| pack.into()))
+            }
             Err(error) => Err(error),
         }
     }

@@ -96,6 +96,8 @@ struct Restore<'a> {
     staging: OwnedFd,
     folders: Vec<Folder>,
     jobs: Vec<Job>,
+    /// The jobs but those of other names, in the order in which their content is stored.
+    order: Vec<usize>,
     counter: AtomicUsize,
     report: Mutex<RestoreReport>,
 }
@@ -122,6 +124,7 @@ pub(crate) fn restore(
         target: target.to_owned(),
         root,
         staging,
+        order: in_storage_order(reader, &plan.jobs),
         folders: plan.folders,
         jobs: plan.jobs,
         counter: AtomicUsize::new(0),
@@ -148,8 +151,18 @@ struct Plan {
     refused: Vec<RefusedFile>,
 }
 
-/// Lists folders before their content, and all else in the order of the walk, which is nearly the
-/// order in which it is stored.
+/// So each pack is fetched once, and each block expanded once, as far as files do not share them.
+fn in_storage_order(reader: &Reader<'_>, jobs: &[Job]) -> Vec<usize> {
+    let mut order: Vec<usize> =
+        (0..jobs.len()).filter(|number| jobs[*number].name_of.is_none()).collect();
+    order.sort_by_cached_key(|number| match &jobs[*number].node.content {
+        Content::File { chunks, .. } => chunks.first().and_then(|id| reader.place(id)),
+        _ => None,
+    });
+    order
+}
+
+/// Lists folders before their content, and all else in the order of the walk.
 fn plan(reader: &Reader<'_>, node: &Node) -> Result<Plan, ClientError> {
     let mut plan = Plan { folders: Vec::new(), jobs: Vec::new(), refused: Vec::new() };
     if !matches!(node.content, Content::Folder { .. }) {
@@ -252,16 +265,13 @@ impl Restore<'_> {
         let mut open: Option<(usize, OwnedFd)> = None;
         loop {
             let start = cursor.fetch_add(BATCH, Ordering::Relaxed);
-            let Some(batch) = self.jobs.get(start..self.jobs.len().min(start + BATCH)) else {
+            let Some(batch) = self.order.get(start..self.order.len().min(start + BATCH)) else {
                 return Ok(());
             };
             if batch.is_empty() {
                 return Ok(());
             }
-            for job in batch {
-                if job.name_of.is_some() {
-                    continue;
-                }
+            for job in batch.iter().filter_map(|number| self.jobs.get(*number)) {
                 let path = self.folders[job.folder].path.join(name(&job.node));
                 if open.as_ref().is_none_or(|(number, _)| *number != job.folder) {
                     match self.open_folder(&self.folders[job.folder].path) {

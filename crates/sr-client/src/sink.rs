@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     hash::BuildHasherDefault,
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use sr_keys::VaultKeys;
@@ -24,8 +24,6 @@ use crate::{
     view::{Cache, index_name, manifest_blob, manifest_name},
 };
 
-/// Packs that wait for an uploader; each has up to 16 MiB.
-const QUEUE: usize = 1;
 /// Uploads in flight.
 pub(crate) const UPLOADERS: usize = 2;
 /// A pack has room for this many blocks, and for some indexes and a manifest beside them.
@@ -39,16 +37,21 @@ const INDEX_CHUNK_LEN: usize = 36;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopped;
 
-/// A sealed pack on its way, with what it holds.
+/// A full pack on its way, with what it holds.
 pub(crate) struct Upload {
-    id: PackId,
-    bytes: Vec<u8>,
+    builder: PackBuilder,
     holds: IndexPack,
 }
 
-/// What the uploaders read. The first that fails takes the receiver away, so that no worker waits
-/// for a place in it.
-pub(crate) type Queue = Mutex<Option<mpsc::Receiver<Upload>>>;
+/// What the uploaders read.
+pub(crate) struct Queue {
+    /// The first that fails takes the receiver away, so that no worker waits for a place in it.
+    receiver: Mutex<Option<mpsc::Receiver<Upload>>>,
+    spare: Spare,
+}
+
+/// The memory of packs that were sent, for the next ones.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Takes blocks from any thread.
 pub(crate) struct Sink<'a> {
@@ -57,6 +60,7 @@ pub(crate) struct Sink<'a> {
     claimed: Mutex<HashSet<ChunkId, BuildHasherDefault<IdHasher>>>,
     open: Mutex<Open>,
     uploads: mpsc::SyncSender<Upload>,
+    spare: Spare,
     written: Mutex<Vec<IndexPack>>,
 }
 
@@ -71,24 +75,27 @@ struct Open {
 }
 
 impl Open {
-    fn new(keys: &VaultKeys, id: PackId) -> Self {
+    fn new(keys: &VaultKeys, id: PackId, spare: &Spare) -> Self {
         let holds = IndexPack { id, seal: PackSeal::of(keys, id), blocks: Vec::new() };
-        Self { builder: PackBuilder::new(id), holds, deferred: Vec::new() }
+        let buffer = lock(spare).pop();
+        let builder =
+            buffer.map_or_else(|| PackBuilder::new(id), |b| PackBuilder::with_buffer(id, b));
+        Self { builder, holds, deferred: Vec::new() }
     }
 
-    fn random(keys: &VaultKeys) -> Self {
-        Self::new(keys, PackId::random(&mut os_rng()))
+    fn random(keys: &VaultKeys, spare: &Spare) -> Self {
+        Self::new(keys, PackId::random(&mut os_rng()), spare)
     }
 
     fn has_room(&self, len: usize) -> bool {
         self.builder.blobs() < BLOCKS_PER_PACK && self.builder.fits(Class::LARGEST, len)
     }
 
-    fn push_or_defer(&mut self, block: IndexBlock, stored: Vec<u8>) {
+    fn push_or_defer(&mut self, block: IndexBlock, stored: &[u8]) {
         if self.has_room(stored.len()) {
-            self.push(block, &stored);
+            self.push(block, stored);
         } else {
-            self.deferred.push((block, stored));
+            self.deferred.push((block, stored.to_vec()));
         }
     }
 
@@ -103,16 +110,19 @@ impl Open {
 impl<'a> Sink<'a> {
     /// Makes a sink and the queue that its uploaders read.
     pub(crate) fn new(keys: &'a VaultKeys, index: &'a ChunkIndex) -> (Self, Queue) {
-        let (uploads, queue) = mpsc::sync_channel(QUEUE);
+        // Handed over, not queued: each has 16 MiB.
+        let (uploads, queue) = mpsc::sync_channel(0);
+        let spare = Spare::default();
         let sink = Self {
             keys,
             index,
             claimed: Mutex::default(),
-            open: Mutex::new(Open::random(keys)),
+            open: Mutex::new(Open::random(keys, &spare)),
             uploads,
+            spare: Arc::clone(&spare),
             written: Mutex::default(),
         };
-        (sink, Mutex::new(Some(queue)))
+        (sink, Queue { receiver: Mutex::new(Some(queue)), spare })
     }
 
     /// Returns true once for each chunk that is not stored yet: who is told so stores it.
@@ -126,25 +136,26 @@ impl<'a> Sink<'a> {
     }
 
     /// Adds a block.
-    pub(crate) fn add(&self, kind: Kind, block: Block) -> Result<(), Stopped> {
+    pub(crate) fn add(&self, kind: Kind, block: &Block<'_>) -> Result<(), Stopped> {
         let raw_len = u32::try_from(block.raw_len).unwrap_or(u32::MAX);
         let chunks = block.chunks.iter().map(|(id, len)| IndexChunk { id: *id, len: *len });
         let in_index =
             IndexBlock { kind, offset: 0, stored_len: 0, raw_len, chunks: chunks.collect() };
-        let full = {
-            let mut open = lock(&self.open);
-            open.push_or_defer(in_index, block.stored);
-            let is_full = open.deferred.len() >= DEFERRED_MAX;
-            is_full.then(|| self.next(&mut open))
-        };
-        full.map_or(Ok(()), |full| self.send_filled(full))
+        let mut open = lock(&self.open);
+        open.push_or_defer(in_index, block.stored);
+        if open.deferred.len() < DEFERRED_MAX {
+            return Ok(());
+        }
+        let full = self.next(&mut open);
+        // The pack stays locked until an uploader takes the full one, so that no third one fills.
+        self.send_filled(full)
     }
 
     /// Starts a pack with the blocks that waited for it, and returns the full one.
     fn next(&self, open: &mut Open) -> Open {
-        let mut next = Open::random(self.keys);
+        let mut next = Open::random(self.keys, &self.spare);
         for (block, stored) in std::mem::take(&mut open.deferred) {
-            next.push_or_defer(block, stored);
+            next.push_or_defer(block, &stored);
         }
         std::mem::replace(open, next)
     }
@@ -157,8 +168,7 @@ impl<'a> Sink<'a> {
 
     fn send(&self, open: Open) -> Result<(), Stopped> {
         let Open { builder, holds, .. } = open;
-        let upload = Upload { id: builder.id(), bytes: builder.seal(self.keys), holds };
-        self.uploads.send(upload).map_err(|_| Stopped)
+        self.uploads.send(Upload { builder, holds }).map_err(|_| Stopped)
     }
 
     /// Sends what is left, the indexes of this run and of `adopted`, and the manifest. Returns the
@@ -172,7 +182,8 @@ impl<'a> Sink<'a> {
         cache: &Cache,
     ) -> Result<Finished, ClientError> {
         let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
-        let mut rest = std::mem::replace(&mut *lock(&self.open), Open::random(self.keys));
+        let mut rest =
+            std::mem::replace(&mut *lock(&self.open), Open::random(self.keys, &self.spare));
         while !rest.deferred.is_empty() {
             let full = self.next(&mut rest);
             self.send_filled(full).map_err(stopped)?;
@@ -190,7 +201,7 @@ impl<'a> Sink<'a> {
         let mut groups = plan_tail(&lens, if fits_tail { reserve } else { 0 });
         let last = groups.pop().unwrap_or_default();
         let fill = |group: &[usize]| {
-            let mut open = Open::random(self.keys);
+            let mut open = Open::random(self.keys, &self.spare);
             for block in group.iter().map(|number| &blocks[*number]) {
                 let entry = Entry { kind: block.kind, offset: block.offset, len: block.stored_len };
                 open.push(block.clone(), &rest.builder.blob(entry));
@@ -211,13 +222,13 @@ impl<'a> Sink<'a> {
         if !fits_tail {
             let count = anew.len() + split(packs.clone()).len() + 1;
             own.extend((0..count).map(|_| PackId::random(&mut os_rng())));
-            packs.extend(own.iter().map(|id| Open::new(self.keys, *id).holds));
+            packs.extend(own.iter().map(|id| Open::new(self.keys, *id, &self.spare).holds));
         }
         let mut own = own.into_iter();
         for index in anew.into_iter().chain(split(packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
             let raw = index.to_bytes();
-            let entry = open.builder.push(Kind::Index, &compressor.compress(&raw));
+            let entry = open.builder.push(Kind::Index, compressor.compress(&raw));
             let index_ref = IndexRef {
                 pack: open.builder.id(),
                 offset: entry.offset,
@@ -238,7 +249,7 @@ impl<'a> Sink<'a> {
         if raw.len() > MANIFEST_LEN_MAX {
             return Err(ClientError::Resources("this vault has too many snapshots".into()));
         }
-        let blob = manifest_blob(&raw, &compressor.compress(&raw));
+        let blob = manifest_blob(&raw, compressor.compress(&raw));
         open.builder.push(Kind::Manifest, &blob);
         let pack = open.builder.id();
         cache.write(&manifest_name(pack), &raw)?;
@@ -253,7 +264,7 @@ impl<'a> Sink<'a> {
         own: &mut impl Iterator<Item = PackId>,
     ) -> Result<(), Stopped> {
         let Some(id) = own.next() else { return Ok(()) };
-        self.send(std::mem::replace(open, Open::new(self.keys, id)))
+        self.send(std::mem::replace(open, Open::new(self.keys, id, &self.spare)))
     }
 }
 
@@ -281,15 +292,19 @@ pub(crate) fn upload(
     progress: &Progress,
 ) -> Result<(), ClientError> {
     loop {
-        let next = lock(queue).as_ref().map(mpsc::Receiver::recv);
+        let next = lock(&queue.receiver).as_ref().map(mpsc::Receiver::recv);
         let Some(Ok(upload)) = next else { return Ok(()) };
-        let len = upload.bytes.len() as u64;
+        let (id, bytes) = (upload.builder.id(), upload.builder.seal(keys));
+        let len = bytes.len() as u64;
         // The profile is free again before the pack is on its way.
         let remembered = lock(profile).add_pending(&upload.holds);
-        let sent = remembered.and_then(|()| remote.put_pack(keys, upload.id, upload.bytes));
-        if let Err(error) = sent {
-            *lock(queue) = None;
-            return Err(error);
+        let sent = remembered.and_then(|()| remote.put_pack(keys, id, bytes));
+        match sent {
+            Ok(buffer) => lock(&queue.spare).extend(buffer),
+            Err(error) => {
+                *lock(&queue.receiver) = None;
+                return Err(error);
+            }
         }
         progress.did_send(len);
     }
@@ -346,14 +361,15 @@ mod tests {
         let keys = sr_keys::VaultKeys::generate(&mut os_rng());
         let index = ChunkIndex::default();
         let (sink, queue) = Sink::new(&keys, &index);
-        let block = || Block { stored: vec![1; 4 << 20], raw_len: 4 << 20, chunks: Vec::new() };
+        let stored = vec![1; 4 << 20];
+        let block = Block { stored: &stored, raw_len: 4 << 20, chunks: &[] };
         let sizes = std::thread::scope(|scope| {
             let received = scope.spawn(|| {
-                let queue = lock(&queue).take().expect("queue");
+                let queue = lock(&queue.receiver).take().expect("queue");
                 queue.iter().map(|upload| upload.holds.blocks.len()).collect::<Vec<_>>()
             });
             for _ in 0..20 {
-                sink.add(Kind::Data, block()).expect("takes");
+                sink.add(Kind::Data, &block).expect("takes");
             }
             let dir = tempfile::tempdir().expect("dir");
             let cache = Cache { dir: dir.path().to_owned() };

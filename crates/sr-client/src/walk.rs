@@ -82,8 +82,6 @@ pub(crate) fn walk(
             unread: 0,
             failed: false,
             root: None,
-            trees: BlockBuilder::default(),
-            compressor: compressor()?,
             cache: new,
             walked: Walked {
                 root: node.clone(),
@@ -93,6 +91,7 @@ pub(crate) fn walk(
                 skipped: Vec::new(),
             },
         }),
+        trees: Mutex::new(Trees { block: BlockBuilder::default(), compressor: compressor()? }),
         room: Condvar::new(),
     };
     walk.run(root).map_err(|error| match error {
@@ -118,6 +117,7 @@ struct Walk<'a> {
     profile: Option<(PathBuf, Vec<u8>)>,
     old: &'a OldCache,
     state: Mutex<State>,
+    trees: Mutex<Trees>,
     /// Rung when there is less on the way, or when nothing goes on.
     room: Condvar,
 }
@@ -132,8 +132,6 @@ struct State {
     /// A reader has ended with an error.
     failed: bool,
     root: Option<Stored>,
-    trees: BlockBuilder,
-    compressor: Compressor,
     cache: Option<NewCache>,
     walked: Walked,
 }
@@ -194,13 +192,7 @@ impl Walk<'_> {
             // A reader's error is the cause, the listing's may be its echo.
             worked.map_err(WalkError::Client).and(listed)
         })?;
-        let mut state = self.state();
-        let state = &mut *state;
-        if !state.trees.is_empty() {
-            let block = state.trees.take(&mut state.compressor);
-            self.tools.sink.add(Kind::Tree, block).map_err(stopped)?;
-        }
-        Ok(())
+        Ok(lock(&self.trees).flush(self.tools.sink).map_err(stopped)?)
     }
 
     /// Lists all folders, each before those in it.
@@ -424,13 +416,12 @@ impl Walk<'_> {
     }
 
     fn store_tree(&self, id: ChunkId, chunk: &[u8]) -> Result<(), ClientError> {
-        let mut state = self.state();
-        let state_ref = &mut *state;
-        let full = (!state_ref.trees.has_room(chunk.len()))
-            .then(|| state_ref.trees.take(&mut state_ref.compressor));
-        state_ref.trees.push(id, chunk);
-        drop(state);
-        full.map_or(Ok(()), |block| self.tools.sink.add(Kind::Tree, block).map_err(stopped))
+        let mut trees = lock(&self.trees);
+        if !trees.block.has_room(chunk.len()) {
+            trees.flush(self.tools.sink).map_err(stopped)?;
+        }
+        trees.block.push(id, chunk);
+        Ok(())
     }
 
     fn number(&self) -> usize {
@@ -441,6 +432,23 @@ impl Walk<'_> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// Trees that wait for more in their block.
+struct Trees {
+    block: BlockBuilder,
+    compressor: Compressor,
+}
+
+impl Trees {
+    fn flush(&mut self, sink: &Sink<'_>) -> Result<(), Stopped> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let added = sink.add(Kind::Tree, &self.block.compress(&mut self.compressor));
+        self.block.clear();
+        added
     }
 }
 

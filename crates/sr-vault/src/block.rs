@@ -68,45 +68,56 @@ impl BlockBuilder {
         self.chunks.is_empty()
     }
 
-    /// Compresses what was collected, and starts anew.
+    /// Compresses what was collected.
     #[must_use]
-    pub fn take(&mut self, compressor: &mut Compressor) -> Block {
+    pub fn compress<'a>(&'a self, compressor: &'a mut Compressor) -> Block<'a> {
         let stored = compressor.compress(&self.raw);
-        let raw_len = self.raw.len();
+        Block { stored, raw_len: self.raw.len(), chunks: &self.chunks }
+    }
+
+    /// Starts anew.
+    pub fn clear(&mut self) {
         self.raw.clear();
-        Block { stored, raw_len, chunks: std::mem::take(&mut self.chunks) }
+        self.chunks.clear();
     }
 }
 
 /// A block as it is stored.
 #[derive(Debug)]
-pub struct Block {
+pub struct Block<'a> {
     /// Compressed bytes, or the raw ones when compressing does not shrink them.
-    pub stored: Vec<u8>,
+    pub stored: &'a [u8],
     /// Length before compression; equal to that of `stored` when it is raw.
     pub raw_len: usize,
     /// The chunks in order, with their lengths.
-    pub chunks: Vec<(ChunkId, u32)>,
+    pub chunks: &'a [(ChunkId, u32)],
 }
 
-/// A zstd context that is used again and again.
-pub struct Compressor(zstd::bulk::Compressor<'static>);
+/// A zstd context and a buffer that are used again and again.
+pub struct Compressor {
+    context: zstd::bulk::Compressor<'static>,
+    buffer: Vec<u8>,
+}
 
 impl Compressor {
     /// Makes a context.
     ///
     /// **Errors** [`CompressError`] when there is no memory for it.
     pub fn new() -> Result<Self, CompressError> {
-        zstd::bulk::Compressor::new(LEVEL).map(Self).map_err(|_| CompressError)
+        let context = zstd::bulk::Compressor::new(LEVEL).map_err(|_| CompressError)?;
+        Ok(Self { context, buffer: Vec::new() })
     }
 
     /// Returns the shorter of the compressed and the raw form; equal length means raw.
     #[must_use]
-    pub fn compress(&mut self, raw: &[u8]) -> Vec<u8> {
-        match self.0.compress(raw) {
-            Ok(compressed) if compressed.len() < raw.len() => compressed,
+    pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> &'a [u8] {
+        self.buffer.clear();
+        // What would be longer than the raw form is not needed.
+        self.buffer.reserve(raw.len());
+        match self.context.compress_to_buffer(raw, &mut self.buffer) {
+            Ok(len) if len < raw.len() => &self.buffer,
             // Not shrinking and failing come to the same: the raw form is always right.
-            _ => raw.to_vec(),
+            _ => raw,
         }
     }
 }
@@ -150,11 +161,12 @@ mod tests {
         builder.push(ChunkId([1; 32]), &[7; 5000]);
         builder.push(ChunkId([2; 32]), b"hello");
         assert!(builder.has_room(1000) && !builder.has_room(BLOCK_LEN_TARGET));
-        let block = builder.take(&mut compressor);
-        assert!(builder.is_empty());
+        let block = builder.compress(&mut compressor);
         assert!(block.stored.len() < block.raw_len);
-        let raw = expand(&block.stored, block.raw_len, BLOCK_LEN_MAX).expect("expands");
+        let raw = expand(block.stored, block.raw_len, BLOCK_LEN_MAX).expect("expands");
         assert_eq!(raw, [&[7; 5000][..], b"hello"].concat());
+        builder.clear();
+        assert!(builder.is_empty());
         assert_eq!(compressor.compress(b"abc"), b"abc");
         assert_eq!(expand(b"abc", 3, 3).expect("raw"), b"abc");
     }
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn wrong_lengths_and_bombs_are_refused() {
         let mut compressor = Compressor::new().expect("memory");
-        let stored = compressor.compress(&[0; 100_000]);
+        let stored = compressor.compress(&[0; 100_000]).to_vec();
         assert!(expand(&stored, 100_000, 99_999).is_err());
         assert!(expand(&stored, 99_999, BLOCK_LEN_MAX).is_err());
         assert!(expand(&stored, 100_001, BLOCK_LEN_MAX).is_err());

@@ -96,7 +96,14 @@ impl PackBuilder {
     /// Starts a pack with a fresh random id.
     #[must_use]
     pub fn new(id: PackId) -> Self {
-        Self { id, pack: Vec::with_capacity(PACK_LEN_MAX), plain_len: 0, entries: Vec::new() }
+        Self::with_buffer(id, Vec::with_capacity(PACK_LEN_MAX))
+    }
+
+    /// As [`PackBuilder::new`], in memory that an earlier pack was in.
+    #[must_use]
+    pub fn with_buffer(id: PackId, mut pack: Vec<u8>) -> Self {
+        pack.clear();
+        Self { id, pack, plain_len: 0, entries: Vec::new() }
     }
 
     /// Returns the pack's id.
@@ -154,7 +161,6 @@ impl PackBuilder {
         self.write(class.plain_len() - table.len(), &table);
         let mut pack = self.pack;
         pack.resize(class.pack_len(), 0);
-        pack.shrink_to_fit();
         let key = keys.pack_key(generation, self.id).expect("the newest generation has a key");
         let seal = PackSeal { generation, commitment: *key.commitment() };
         write_header(&mut pack, class, self.id, &seal);

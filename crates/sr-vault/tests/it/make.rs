@@ -77,7 +77,7 @@ fn with_length(raw_len: u32, stored: &[u8]) -> Vec<u8> {
 }
 
 fn blocks() -> Format {
-    let stored = Compressor::new().expect("memory").compress(&[b'a'; 1000]);
+    let stored = Compressor::new().expect("memory").compress(&[b'a'; 1000]).to_vec();
     Format {
         name: "block",
         valid: vec![("raw", with_length(3, b"abc")), ("zstd", with_length(1000, &stored))],
