@@ -343,7 +343,7 @@ impl Client {
         let (keys, ids, view) = self.view(For::Reading)?;
         let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
         let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
-        let mut reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
+        let reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
         let node = reader.node(&snapshot.root, &names)?.ok_or_else(|| {
             let path = inner.iter().collect::<PathBuf>();
             ClientError::NotFound(format!("{} in that snapshot", path.display()))
@@ -360,7 +360,7 @@ impl Client {
                 place
             }
         };
-        let report = restore::restore(&mut reader, &node, &target, progress)?;
+        let report = restore::restore(&reader, &node, &target, progress)?;
         Ok((info(snapshot, &ids), report))
     }
 

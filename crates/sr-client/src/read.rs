@@ -1,6 +1,9 @@
 //! Reads chunks back: fetched, opened, expanded, and checked against the id that a tree names.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sr_keys::VaultKeys;
 use sr_vault::{
@@ -58,7 +61,7 @@ pub(crate) struct Reader<'a> {
     index: &'a ChunkIndex,
     ids: &'a ChunkIds,
     /// Whether whole packs are fetched, which is right for all but a few files.
-    whole_packs: bool,
+    whole_packs: AtomicBool,
     packs: Lru<PackId, OpenSlots, ReadError>,
     blocks: Lru<u32, Vec<u8>, ReadError>,
 }
@@ -71,12 +74,12 @@ impl<'a> Reader<'a> {
         ids: &'a ChunkIds,
     ) -> Self {
         let (packs, blocks) = (Lru::new(PACKS_CACHED), Lru::new(BLOCKS_CACHED));
-        Self { keys, remote, index, ids, whole_packs: false, packs, blocks }
+        Self { keys, remote, index, ids, whole_packs: AtomicBool::new(false), packs, blocks }
     }
 
     /// Fetches whole packs from here on.
-    pub(crate) fn set_whole_packs(&mut self) {
-        self.whole_packs = true;
+    pub(crate) fn set_whole_packs(&self) {
+        self.whole_packs.store(true, Ordering::Relaxed);
     }
 
     /// Reads a chunk and hands it to `take`.
@@ -149,7 +152,7 @@ impl<'a> Reader<'a> {
     fn block(&self, number: u32) -> Result<Vec<u8>, ReadError> {
         let place = self.index.block(number).ok_or(Misbehaviour::ObjectMalformed)?;
         let (pack, seal) = self.index.pack(place.pack).ok_or(Misbehaviour::ObjectMalformed)?;
-        if self.whole_packs {
+        if self.whole_packs.load(Ordering::Relaxed) {
             let opened = self.packs.get(pack, || self.open(pack, Some(&seal), Slots::ALL))?;
             expand(&opened, place)
         } else {

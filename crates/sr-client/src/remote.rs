@@ -562,7 +562,9 @@ async fn call(
 
 /// Copies frames as they come: a million of one byte each take no more memory than one.
 async fn read_reply(mut body: Incoming, len_max: usize) -> Result<Vec<u8>, Failed> {
-    let mut reply = Vec::new();
+    // Growing step by step, a pack would be copied again and again, and leave holes in memory; what is
+    // reserved and not used costs nothing.
+    let mut reply = Vec::with_capacity(if len_max > limits::SLOT_LEN { len_max } else { 0 });
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(connection_error)?;
         let Ok(bytes) = frame.into_data() else { continue };

@@ -5,7 +5,7 @@
 //! following a link (`openat2`), whatever the snapshot or another process puts in the way.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Write},
@@ -48,6 +48,8 @@ use crate::{
 pub(crate) const STAGING: &str = ".strongroom-restore";
 const WORKERS: usize = 2;
 const BATCH: usize = 16;
+/// Entries that are planned at once.
+const JOBS_AT_ONCE: usize = 50_000;
 /// With more files than this, whole packs are fetched.
 const FEW_FILES: usize = 4;
 
@@ -74,11 +76,28 @@ pub struct RestoreReport {
     pub failed: Vec<RefusedFile>,
 }
 
+/// What is still to be listed, folders before those in them.
+struct Walk {
+    stack: Vec<(PathBuf, Node)>,
+    /// The first name of each file that has several: its folder, and its node.
+    first_names: HashMap<u64, (PathBuf, Node)>,
+}
+
+/// What is restored at once: so much that nearly every pack is fetched once, and so little that it does
+/// not matter how large the whole is.
+#[derive(Default)]
+struct Part {
+    folders: Vec<Folder>,
+    jobs: Vec<Job>,
+    /// The jobs but those of other names, in the order in which their content is stored.
+    order: Vec<usize>,
+}
+
 struct Job {
     folder: usize,
     node: Node,
-    /// The job of the same file under its first name, if this is another.
-    name_of: Option<usize>,
+    /// Whether the file is there under its first name.
+    is_other_name: bool,
 }
 
 struct Folder {
@@ -94,17 +113,13 @@ struct Restore<'a> {
     target: PathBuf,
     root: OwnedFd,
     staging: OwnedFd,
-    folders: Vec<Folder>,
-    jobs: Vec<Job>,
-    /// The jobs but those of other names, in the order in which their content is stored.
-    order: Vec<usize>,
     counter: AtomicUsize,
     report: Mutex<RestoreReport>,
 }
 
 /// Restores `node` into the folder `target`.
 pub(crate) fn restore(
-    reader: &mut Reader<'_>,
+    reader: &Reader<'_>,
     node: &Node,
     target: &Path,
     progress: &Progress,
@@ -112,25 +127,16 @@ pub(crate) fn restore(
     progress.start(Phase::Restoring, 0);
     fs::create_dir_all(target).map_err(ClientError::local("making", target))?;
     let (root, staging) = open_target(target).map_err(ClientError::local("opening", target))?;
-    let plan = plan(reader, node)?;
-    if plan.jobs.len() > FEW_FILES {
-        reader.set_whole_packs();
-    }
-    let files = plan.jobs.iter().filter(|job| is_file(&job.node)).count();
-    progress.start(Phase::Restoring, files as u64);
     let restore = Restore {
         reader,
         progress,
         target: target.to_owned(),
         root,
         staging,
-        order: in_storage_order(reader, &plan.jobs),
-        folders: plan.folders,
-        jobs: plan.jobs,
         counter: AtomicUsize::new(0),
-        report: Mutex::new(RestoreReport { refused: plan.refused, ..RestoreReport::default() }),
+        report: Mutex::default(),
     };
-    let done = restore.run();
+    let done = restore.run(node);
     if done.is_err() {
         // A full disk, say: what was begun takes no room. The next restore would clear it too.
         let _ = fs::remove_dir_all(target.join(STAGING));
@@ -145,74 +151,107 @@ pub(crate) fn restore(
     Ok(report)
 }
 
-struct Plan {
-    folders: Vec<Folder>,
-    jobs: Vec<Job>,
-    refused: Vec<RefusedFile>,
-}
-
-/// So each pack is fetched once, and each block expanded once, as far as files do not share them.
-fn in_storage_order(reader: &Reader<'_>, jobs: &[Job]) -> Vec<usize> {
-    let mut order: Vec<usize> =
-        (0..jobs.len()).filter(|number| jobs[*number].name_of.is_none()).collect();
-    order.sort_by_cached_key(|number| match &jobs[*number].node.content {
-        Content::File { chunks, .. } => chunks.first().and_then(|id| reader.place(id)),
-        _ => None,
-    });
-    order
-}
-
-/// Lists folders before their content, and all else in the order of the walk.
-fn plan(reader: &Reader<'_>, node: &Node) -> Result<Plan, ClientError> {
-    let mut plan = Plan { folders: Vec::new(), jobs: Vec::new(), refused: Vec::new() };
-    if !matches!(node.content, Content::Folder { .. }) {
-        plan.folders.push(Folder { path: PathBuf::new(), node: None });
-        plan.jobs.push(Job { folder: 0, node: node.clone(), name_of: None });
-        return Ok(plan);
+impl Walk {
+    /// Returns the folders in which something is still to be listed.
+    fn open(&self) -> HashSet<&Path> {
+        self.stack.iter().flat_map(|(path, _)| path.ancestors().skip(1)).collect()
     }
-    let mut linked = HashMap::new();
-    let mut stack = vec![(PathBuf::new(), node.clone())];
-    while let Some((path, node)) = stack.pop() {
-        let number = plan.folders.len();
-        let chunks = match &node.content {
-            Content::Folder { chunks } => chunks.clone(),
-            _ => Vec::new(),
-        };
-        plan.folders.push(Folder { path: path.clone(), node: Some(node) });
-        let nodes = match reader.tree(&chunks) {
-            Ok(nodes) => nodes,
-            Err(ReadError::Damaged(misbehaviour)) => {
-                let why = format!("the list of this folder: {misbehaviour}");
-                plan.refused.push(RefusedFile { path, why });
-                continue;
+
+    /// Returns whether a file has come under another name before. What does not look the same in all is
+    /// no other name, whatever its number says.
+    fn has_come(&mut self, folder: &Path, node: &Node) -> bool {
+        let Some(number) = node.links else { return false };
+        match self.first_names.entry(number) {
+            Entry::Occupied(first) => {
+                let (_, first) = first.get();
+                *first == Node { name: first.name.clone(), ..node.clone() }
             }
-            Err(error) => return Err(error.into()),
-        };
-        let mut inner = Vec::new();
-        for node in nodes {
-            if matches!(node.content, Content::Folder { .. }) {
-                inner.push((path.join(OsStr::from_bytes(node.name.as_slice())), node));
-            } else {
-                let name_of = first_name(&mut linked, &plan.jobs, &node);
-                plan.jobs.push(Job { folder: number, node, name_of });
+            Entry::Vacant(entry) => {
+                entry.insert((folder.to_owned(), node.clone()));
+                false
             }
         }
-        stack.extend(inner.into_iter().rev());
     }
-    Ok(plan)
-}
-
-/// Returns the job that restores the same file under the name that came first, if there is one. What
-/// does not look the same in all is no other name, whatever its number says.
-fn first_name(linked: &mut HashMap<u64, usize>, jobs: &[Job], node: &Node) -> Option<usize> {
-    let first = *linked.entry(node.links?).or_insert(jobs.len());
-    let same = |first: &Job| first.node == Node { name: first.node.name.clone(), ..node.clone() };
-    jobs.get(first).is_some_and(same).then_some(first)
 }
 
 impl Restore<'_> {
-    fn run(&self) -> Result<(), ClientError> {
-        for folder in self.folders.iter().skip(1) {
+    fn run(&self, node: &Node) -> Result<(), ClientError> {
+        let mut walk = Walk { stack: Vec::new(), first_names: HashMap::new() };
+        let mut part = Part::default();
+        if matches!(node.content, Content::Folder { .. }) {
+            walk.stack.push((PathBuf::new(), node.clone()));
+        } else {
+            part.folders.push(Folder { path: PathBuf::new(), node: None });
+            part.jobs.push(Job { folder: 0, node: node.clone(), is_other_name: false });
+        }
+        let mut unfinished = Vec::new();
+        loop {
+            self.plan(&mut walk, &mut part)?;
+            self.write(&part, &walk)?;
+            unfinished.append(&mut part.folders);
+            part.jobs.clear();
+            if walk.stack.is_empty() {
+                break;
+            }
+            let open = walk.open();
+            let (still, done) =
+                unfinished.into_iter().partition(|folder| open.contains(folder.path.as_path()));
+            self.finish_folders(done);
+            unfinished = still;
+        }
+        let staging = self.target.join(STAGING);
+        fs::remove_dir_all(&staging).map_err(ClientError::local("removing", &staging))?;
+        self.finish_folders(unfinished);
+        Ok(())
+    }
+
+    /// Lists folders before their content, and all else in the order of the walk.
+    fn plan(&self, walk: &mut Walk, part: &mut Part) -> Result<(), ClientError> {
+        while part.jobs.len() < JOBS_AT_ONCE
+            && let Some((path, node)) = walk.stack.pop()
+        {
+            let number = part.folders.len();
+            let chunks = match &node.content {
+                Content::Folder { chunks } => chunks.clone(),
+                _ => Vec::new(),
+            };
+            part.folders.push(Folder { path: path.clone(), node: Some(node) });
+            let nodes = match self.reader.tree(&chunks) {
+                Ok(nodes) => nodes,
+                Err(ReadError::Damaged(misbehaviour)) => {
+                    let why = format!("the list of this folder: {misbehaviour}");
+                    self.report().refused.push(RefusedFile { path, why });
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let mut inner = Vec::new();
+            for node in nodes {
+                if matches!(node.content, Content::Folder { .. }) {
+                    inner.push((path.join(name(&node)), node));
+                } else {
+                    let is_other_name = walk.has_come(&path, &node);
+                    part.jobs.push(Job { folder: number, node, is_other_name });
+                }
+            }
+            walk.stack.extend(inner.into_iter().rev());
+        }
+        if part.jobs.len() > FEW_FILES {
+            self.reader.set_whole_packs();
+        }
+        let jobs = &part.jobs;
+        self.progress.expect(jobs.iter().filter(|job| is_file(&job.node)).count() as u64);
+        // So each pack is fetched once, and each block expanded once, as far as files do not share them.
+        part.order = (0..jobs.len()).filter(|number| !jobs[*number].is_other_name).collect();
+        part.order.sort_by_cached_key(|number| match &jobs[*number].node.content {
+            Content::File { chunks, .. } => chunks.first().and_then(|id| self.reader.place(id)),
+            _ => None,
+        });
+        Ok(())
+    }
+
+    fn write(&self, part: &Part, walk: &Walk) -> Result<(), ClientError> {
+        for folder in part.folders.iter().filter(|folder| !folder.path.as_os_str().is_empty()) {
             if let Err(error) = self.make_folder(folder) {
                 self.fail(&folder.path, &error);
             }
@@ -220,39 +259,41 @@ impl Restore<'_> {
         let cursor = AtomicUsize::new(0);
         thread::scope(|scope| {
             let workers: Vec<_> =
-                (0..WORKERS).map(|_| scope.spawn(|| self.work(&cursor))).collect();
+                (0..WORKERS).map(|_| scope.spawn(|| self.work(part, &cursor))).collect();
             join_all(workers)
         })?;
-        self.other_names()?;
-        let staging = self.target.join(STAGING);
-        fs::remove_dir_all(&staging).map_err(ClientError::local("removing", &staging))?;
-        // Last, and innermost first: a folder's own times change when something in it does.
-        for folder in self.folders.iter().rev() {
+        self.other_names(part, walk)
+    }
+
+    /// Gives folders what they are, innermost first: a folder's own times change when something in it
+    /// does, and nothing does any more.
+    fn finish_folders(&self, folders: Vec<Folder>) {
+        for folder in folders.iter().rev() {
             let Some(node) = &folder.node else { continue };
             let opened = self.open_folder(&folder.path);
             if let Err(error) = opened.and_then(|fd| self.set_meta(&fd, node, &folder.path)) {
                 self.fail(&folder.path, &error);
             }
         }
-        Ok(())
     }
 
-    /// Gives files their other names, once all are there under their first.
-    fn other_names(&self) -> Result<(), ClientError> {
-        for job in &self.jobs {
-            let Some(first) = job.name_of.and_then(|first| self.jobs.get(first)) else { continue };
-            let path = self.folders[job.folder].path.join(name(&job.node));
-            let linked = self.open_folder(&self.folders[first.folder].path).and_then(|from| {
+    /// Gives files their other names, once they are there under their first.
+    fn other_names(&self, part: &Part, walk: &Walk) -> Result<(), ClientError> {
+        for job in part.jobs.iter().filter(|job| job.is_other_name) {
+            let first = job.node.links.and_then(|number| walk.first_names.get(&number));
+            let Some((first_folder, first)) = first else { continue };
+            let folder = &part.folders[job.folder].path;
+            let linked = self.open_folder(first_folder).and_then(|from| {
                 let temporary = self.temporary();
-                let from_name = first.node.name.as_slice();
+                let from_name = first.name.as_slice();
                 linkat(&from, from_name, &self.staging, &temporary, AtFlags::empty())?;
-                let folder = self.open_folder(&self.folders[job.folder].path)?;
-                rename(&self.staging, &temporary, &folder, &job.node)
+                rename(&self.staging, &temporary, &self.open_folder(folder)?, &job.node)
             });
+            let path = folder.join(name(&job.node));
             match linked {
                 Ok(()) => self.did(&job.node),
                 // The first is not there, or the file system has no such names: it becomes a file of its own.
-                Err(_) => match self.open_folder(&self.folders[job.folder].path) {
+                Err(_) => match self.open_folder(folder) {
                     Ok(folder) => self.entry(&folder, &job.node, path)?,
                     Err(error) => self.fail(&path, &error),
                 },
@@ -261,20 +302,20 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn work(&self, cursor: &AtomicUsize) -> Result<(), ClientError> {
+    fn work(&self, part: &Part, cursor: &AtomicUsize) -> Result<(), ClientError> {
         let mut open: Option<(usize, OwnedFd)> = None;
         loop {
             let start = cursor.fetch_add(BATCH, Ordering::Relaxed);
-            let Some(batch) = self.order.get(start..self.order.len().min(start + BATCH)) else {
+            let Some(batch) = part.order.get(start..part.order.len().min(start + BATCH)) else {
                 return Ok(());
             };
             if batch.is_empty() {
                 return Ok(());
             }
-            for job in batch.iter().filter_map(|number| self.jobs.get(*number)) {
-                let path = self.folders[job.folder].path.join(name(&job.node));
+            for job in batch.iter().filter_map(|number| part.jobs.get(*number)) {
+                let path = part.folders[job.folder].path.join(name(&job.node));
                 if open.as_ref().is_none_or(|(number, _)| *number != job.folder) {
-                    match self.open_folder(&self.folders[job.folder].path) {
+                    match self.open_folder(&part.folders[job.folder].path) {
                         Ok(fd) => open = Some((job.folder, fd)),
                         Err(error) => {
                             self.fail(&path, &error);

@@ -1,16 +1,12 @@
 //! Where new blocks go: into packs, to the server, and into the index of this run.
 
-use std::{
-    collections::HashSet,
-    hash::BuildHasherDefault,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use sr_keys::VaultKeys;
 use sr_vault::{
-    ChunkId,
+    ChunkId, IdTable,
     block::{Block, Compressor, Kind},
-    index::{CHUNKS_PER_INDEX, ChunkIndex, IdHasher, Index, IndexBlock, IndexChunk, IndexPack},
+    index::{CHUNKS_PER_INDEX, ChunkIndex, Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
     pack::{BLOBS_MAX, Class, Entry, PackBuilder, PackSeal, plan_tail},
 };
@@ -57,7 +53,7 @@ type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
 pub(crate) struct Sink<'a> {
     keys: &'a VaultKeys,
     index: &'a ChunkIndex,
-    claimed: Mutex<HashSet<ChunkId, BuildHasherDefault<IdHasher>>>,
+    claimed: Mutex<IdTable>,
     open: Mutex<Open>,
     uploads: mpsc::SyncSender<Upload>,
     spare: Spare,
@@ -127,7 +123,7 @@ impl<'a> Sink<'a> {
 
     /// Returns true once for each chunk that is not stored yet: who is told so stores it.
     pub(crate) fn claim(&self, id: ChunkId) -> bool {
-        self.index.find(&id).is_none() && lock(&self.claimed).insert(id)
+        self.index.find(&id).is_none() && lock(&self.claimed).insert(id).1
     }
 
     /// Returns whether the server has a chunk already.

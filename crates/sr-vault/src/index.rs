@@ -1,10 +1,5 @@
 //! Indexes: which pack and block holds a chunk. See `spec/index.md`.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
-
 use sr_wire::{Malformed, PackId, decode, encode, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -12,6 +7,7 @@ use crate::{
     CHUNK_LEN_MAX, ChunkId,
     block::{BLOCK_LEN_MAX, Kind},
     pack::PackSeal,
+    table::{IdTable, Pages},
 };
 
 /// Chunks after which an index is closed, so that its blob stays below 4 MiB.
@@ -126,12 +122,14 @@ pub struct BlockPlace {
     pub raw_len: u32,
 }
 
-/// All indexes of a vault, as one map in memory.
+/// All indexes of a vault, as one map in memory: at most 56 bytes for each chunk.
 #[derive(Debug, Default)]
 pub struct ChunkIndex {
     packs: Vec<(PackId, PackSeal)>,
-    blocks: Vec<BlockPlace>,
-    chunks: HashMap<ChunkId, Place, BuildHasherDefault<IdHasher>>,
+    blocks: Pages<BlockPlace>,
+    ids: IdTable,
+    /// By the numbers of the ids.
+    places: Pages<Place>,
 }
 
 impl ChunkIndex {
@@ -153,7 +151,11 @@ impl ChunkIndex {
             let mut offset = 0;
             for chunk in &block.chunks {
                 let place = Place { block: number, offset, len: chunk.len };
-                self.chunks.insert(chunk.id, place);
+                let (number, is_new) = self.ids.insert(chunk.id);
+                match self.places.get_mut(number as usize) {
+                    Some(old) if !is_new => *old = place,
+                    _ => self.places.push(place),
+                }
                 offset += chunk.len;
             }
         }
@@ -162,7 +164,7 @@ impl ChunkIndex {
     /// Returns where a chunk lies.
     #[must_use]
     pub fn find(&self, id: &ChunkId) -> Option<Place> {
-        self.chunks.get(id).copied()
+        self.places.get(self.ids.find(id)? as usize).copied()
     }
 
     /// Returns where block `number` lies.
@@ -184,23 +186,7 @@ impl ChunkIndex {
 
     /// Returns all chunks and where they lie, in no order.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkId, Place)> + '_ {
-        self.chunks.iter().map(|(id, place)| (*id, *place))
-    }
-}
-
-/// Chunk ids are outputs of a keyed hash, so their first bytes are as good as a hash of them.
-#[derive(Debug, Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
+        self.ids.iter().copied().zip(self.places.iter().copied())
     }
 }
 

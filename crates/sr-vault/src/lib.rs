@@ -10,6 +10,8 @@ pub mod head;
 pub mod index;
 pub mod manifest;
 pub mod pack;
+mod table;
 pub mod tree;
 
 pub use chunk::{CHUNK_LEN_MAX, ChunkId, ChunkIds, Chunker};
+pub use table::IdTable;
