@@ -1,15 +1,12 @@
 //! Reads chunks back: fetched, opened, expanded, and checked against the id that a tree names.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use sr_keys::VaultKeys;
 use sr_vault::{
     ChunkId, ChunkIds,
     block::{self, BLOCK_LEN_MAX, Kind},
-    index::{BlockPlace, ChunkIndex},
+    index::{BlockPlace, ChunkIndex, Place},
     pack::{OpenSlots, PackSeal, Slots},
     tree::{self, Content, Node, TREE_LEN_MAX},
 };
@@ -17,8 +14,6 @@ use sr_wire::{Misbehaviour, PackId, api::ErrorCode};
 
 use crate::{ClientError, lru::Lru, remote::Remote};
 
-/// Packs in memory at once, 16 MiB each at most.
-const PACKS_CACHED: usize = 2;
 /// Blocks in memory at once, 4 MiB each at most and 2 MiB as a rule.
 const BLOCKS_CACHED: usize = 6;
 
@@ -60,9 +55,6 @@ pub(crate) struct Reader<'a> {
     remote: &'a Remote,
     index: &'a ChunkIndex,
     ids: &'a ChunkIds,
-    /// Whether whole packs are fetched, which is right for all but a few files.
-    whole_packs: AtomicBool,
-    packs: Lru<PackId, OpenSlots, ReadError>,
     blocks: Lru<u32, Vec<u8>, ReadError>,
 }
 
@@ -73,13 +65,7 @@ impl<'a> Reader<'a> {
         index: &'a ChunkIndex,
         ids: &'a ChunkIds,
     ) -> Self {
-        let (packs, blocks) = (Lru::new(PACKS_CACHED), Lru::new(BLOCKS_CACHED));
-        Self { keys, remote, index, ids, whole_packs: AtomicBool::new(false), packs, blocks }
-    }
-
-    /// Fetches whole packs from here on.
-    pub(crate) fn set_whole_packs(&self) {
-        self.whole_packs.store(true, Ordering::Relaxed);
+        Self { keys, remote, index, ids, blocks: Lru::new(BLOCKS_CACHED) }
     }
 
     /// Reads a chunk and hands it to `take`.
@@ -129,9 +115,20 @@ impl<'a> Reader<'a> {
         Ok(Some(node))
     }
 
-    /// Returns where a chunk lies, as numbers that rise with the place: of its block, and in it.
-    pub(crate) fn place(&self, id: &ChunkId) -> Option<(u32, u32)> {
-        self.index.find(id).map(|place| (place.block, place.offset))
+    /// Returns where a chunk lies.
+    pub(crate) fn place(&self, id: &ChunkId) -> Option<Place> {
+        self.index.find(id)
+    }
+
+    /// Returns where a block lies.
+    pub(crate) fn block_place(&self, number: u32) -> Option<BlockPlace> {
+        self.index.block(number)
+    }
+
+    /// Opens slots of the pack with this number in the index.
+    pub(crate) fn open_pack(&self, number: u32, slots: Slots) -> Result<OpenSlots, ReadError> {
+        let (pack, seal) = self.index.pack(number).ok_or(Misbehaviour::ObjectMalformed)?;
+        self.open(pack, Some(&seal), slots)
     }
 
     /// Returns the length of a chunk that an index knows.
@@ -151,14 +148,8 @@ impl<'a> Reader<'a> {
 
     fn block(&self, number: u32) -> Result<Vec<u8>, ReadError> {
         let place = self.index.block(number).ok_or(Misbehaviour::ObjectMalformed)?;
-        let (pack, seal) = self.index.pack(place.pack).ok_or(Misbehaviour::ObjectMalformed)?;
-        if self.whole_packs.load(Ordering::Relaxed) {
-            let opened = self.packs.get(pack, || self.open(pack, Some(&seal), Slots::ALL))?;
-            expand(&opened, place)
-        } else {
-            let slots = Slots::of_range(place.offset as usize, place.stored_len as usize);
-            expand(&self.open(pack, Some(&seal), slots)?, place)
-        }
+        let slots = Slots::of_range(place.offset as usize, place.stored_len as usize);
+        Ok(expand(&self.open_pack(place.pack, slots)?, place)?.into_owned())
     }
 
     fn open(
@@ -183,7 +174,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns the raw bytes of a block in opened slots.
-pub(crate) fn expand(opened: &OpenSlots, place: BlockPlace) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn expand(opened: &OpenSlots, place: BlockPlace) -> Result<Cow<'_, [u8]>, ReadError> {
     let stored =
         opened.bytes(place.offset, place.stored_len).ok_or(Misbehaviour::ObjectMalformed)?;
     block::expand(stored, place.raw_len as usize, BLOCK_LEN_MAX)

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     ffi::OsStr,
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::FileExt},
@@ -21,17 +21,17 @@ use std::{
     thread,
 };
 
+mod fill;
+
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
-    fchown, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat,
-    symlinkat, utimensat,
+    fchown, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat,
+    utimensat,
 };
 use sr_vault::{
     ChunkId,
-    block::Kind,
     tree::{Content, Hole, Node},
 };
-use sr_wire::Misbehaviour;
 
 use crate::{
     ClientError, RefusedFile,
@@ -47,11 +47,9 @@ use crate::{
 /// it out.
 pub(crate) const STAGING: &str = ".strongroom-restore";
 const WORKERS: usize = 2;
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 /// Entries that are planned at once.
 const JOBS_AT_ONCE: usize = 50_000;
-/// With more files than this, whole packs are fetched.
-const FEW_FILES: usize = 4;
 
 /// Where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +87,6 @@ struct Walk {
 struct Part {
     folders: Vec<Folder>,
     jobs: Vec<Job>,
-    /// The jobs but those of other names, in the order in which their content is stored.
-    order: Vec<usize>,
 }
 
 struct Job {
@@ -236,17 +232,7 @@ impl Restore<'_> {
             }
             walk.stack.extend(inner.into_iter().rev());
         }
-        if part.jobs.len() > FEW_FILES {
-            self.reader.set_whole_packs();
-        }
-        let jobs = &part.jobs;
-        self.progress.expect(jobs.iter().filter(|job| is_file(&job.node)).count() as u64);
-        // So each pack is fetched once, and each block expanded once, as far as files do not share them.
-        part.order = (0..jobs.len()).filter(|number| !jobs[*number].is_other_name).collect();
-        part.order.sort_by_cached_key(|number| match &jobs[*number].node.content {
-            Content::File { chunks, .. } => chunks.first().and_then(|id| self.reader.place(id)),
-            _ => None,
-        });
+        self.progress.expect(part.jobs.iter().filter(|job| is_file(&job.node)).count() as u64);
         Ok(())
     }
 
@@ -256,13 +242,15 @@ impl Restore<'_> {
                 self.fail(&folder.path, &error);
             }
         }
-        let cursor = AtomicUsize::new(0);
+        let (cursor, to_fill) = (AtomicUsize::new(0), Mutex::default());
         thread::scope(|scope| {
             let workers: Vec<_> =
-                (0..WORKERS).map(|_| scope.spawn(|| self.work(part, &cursor))).collect();
+                (0..WORKERS).map(|_| scope.spawn(|| self.work(part, &cursor, &to_fill))).collect();
             join_all(workers)
         })?;
-        self.other_names(part, walk)
+        self.fill(part, &to_fill.into_inner().unwrap_or_else(PoisonError::into_inner))?;
+        let left = self.other_names(part, walk)?;
+        self.fill(part, &left)
     }
 
     /// Gives folders what they are, innermost first: a folder's own times change when something in it
@@ -277,9 +265,11 @@ impl Restore<'_> {
         }
     }
 
-    /// Gives files their other names, once they are there under their first.
-    fn other_names(&self, part: &Part, walk: &Walk) -> Result<(), ClientError> {
-        for job in part.jobs.iter().filter(|job| job.is_other_name) {
+    /// Gives files their other names, once they are there under their first. Returns those that are to be
+    /// filled as files of their own: the first is not there, or the file system has no such names.
+    fn other_names(&self, part: &Part, walk: &Walk) -> Result<Vec<usize>, ClientError> {
+        let mut left = Vec::new();
+        for (number, job) in part.jobs.iter().enumerate().filter(|(_, job)| job.is_other_name) {
             let first = job.node.links.and_then(|number| walk.first_names.get(&number));
             let Some((first_folder, first)) = first else { continue };
             let folder = &part.folders[job.folder].path;
@@ -292,27 +282,33 @@ impl Restore<'_> {
             let path = folder.join(name(&job.node));
             match linked {
                 Ok(()) => self.did(&job.node),
-                // The first is not there, or the file system has no such names: it becomes a file of its own.
                 Err(_) => match self.open_folder(folder) {
-                    Ok(folder) => self.entry(&folder, &job.node, path)?,
+                    Ok(folder) if !self.entry(&folder, &job.node, &path)? => left.push(number),
+                    Ok(_) => {}
                     Err(error) => self.fail(&path, &error),
                 },
             }
         }
-        Ok(())
+        Ok(left)
     }
 
-    fn work(&self, part: &Part, cursor: &AtomicUsize) -> Result<(), ClientError> {
+    /// Restores what has no content, and finds the files that are to be filled.
+    fn work(
+        &self,
+        part: &Part,
+        cursor: &AtomicUsize,
+        to_fill: &Mutex<Vec<usize>>,
+    ) -> Result<(), ClientError> {
         let mut open: Option<(usize, OwnedFd)> = None;
         loop {
             let start = cursor.fetch_add(BATCH, Ordering::Relaxed);
-            let Some(batch) = part.order.get(start..part.order.len().min(start + BATCH)) else {
-                return Ok(());
-            };
+            let batch = start..part.jobs.len().min(start + BATCH);
             if batch.is_empty() {
                 return Ok(());
             }
-            for job in batch.iter().filter_map(|number| part.jobs.get(*number)) {
+            let mut found = Vec::new();
+            for number in batch {
+                let job = &part.jobs[number];
                 let path = part.folders[job.folder].path.join(name(&job.node));
                 if open.as_ref().is_none_or(|(number, _)| *number != job.folder) {
                     match self.open_folder(&part.folders[job.folder].path) {
@@ -323,39 +319,38 @@ impl Restore<'_> {
                         }
                     }
                 }
-                if let Some((_, folder)) = &open {
-                    self.entry(folder, &job.node, path)?;
+                let Some((_, folder)) = &open else { continue };
+                if !job.is_other_name && !self.entry(folder, &job.node, &path)? {
+                    found.push(number);
                 }
             }
+            to_fill.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
         }
     }
 
-    /// Restores one file or link. A damaged or unwritable one is listed, and the others go on.
-    fn entry(&self, folder: &OwnedFd, node: &Node, path: PathBuf) -> Result<(), ClientError> {
+    /// Restores an entry that has no content, or is there already; returns false for a file that is to
+    /// be filled. One that can't be written is listed, and the others go on.
+    fn entry(&self, folder: &OwnedFd, node: &Node, path: &Path) -> Result<bool, ClientError> {
         let done = match &node.content {
             Content::File { size, chunks, holes } => {
-                self.file(folder, node, &path, (*size, chunks, holes))
+                if self.is_there(folder, node, path, (*size, chunks, holes)) {
+                    Ok(())
+                } else if chunks.is_empty() {
+                    self.fill_with_nothing(folder, node, path)
+                } else {
+                    return Ok(false);
+                }
             }
-            _ => self.special(folder, node, &path).map_err(EntryError::Local),
+            _ => self.special(folder, node, path),
         };
         match done {
-            Ok(()) => {
-                self.did(node);
-                Ok(())
+            Ok(()) => self.did(node),
+            Err(error) if is_disk_full(&error) => {
+                return Err(ClientError::local("writing", self.target.join(path))(error));
             }
-            Err(EntryError::Read(ReadError::Damaged(misbehaviour))) => {
-                self.report().refused.push(RefusedFile { path, why: misbehaviour.to_string() });
-                Ok(())
-            }
-            Err(EntryError::Read(error)) => Err(error.into()),
-            Err(EntryError::Local(error)) if is_disk_full(&error) => {
-                Err(ClientError::local("writing", self.target.join(path))(error))
-            }
-            Err(EntryError::Local(error)) => {
-                self.fail(&path, &error);
-                Ok(())
-            }
+            Err(error) => self.fail(path, &error),
         }
+        Ok(true)
     }
 
     fn did(&self, node: &Node) {
@@ -365,69 +360,6 @@ impl Restore<'_> {
             report.bytes += size;
             self.progress.did(1, size);
         }
-    }
-
-    fn file(
-        &self,
-        folder: &OwnedFd,
-        node: &Node,
-        path: &Path,
-        content: (u64, &[ChunkId], &[Hole]),
-    ) -> Result<(), EntryError> {
-        if self.is_there(folder, node, path, content) {
-            return Ok(());
-        }
-        let temporary = self.temporary();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let fd = openat(&self.staging, &temporary, flags, Mode::from_raw_mode(0o600))
-            .map_err(io::Error::from)?;
-        let mut file = File::from(fd);
-        let finished = self.write_content(&mut file, content).and_then(|()| {
-            self.set_meta(&file, node, path)?;
-            rename(&self.staging, &temporary, folder, node)?;
-            Ok(())
-        });
-        if finished.is_err() {
-            // The whole staging folder goes at the end; this only keeps it small.
-            let _ = rustix::fs::unlinkat(&self.staging, &temporary, AtFlags::empty());
-        }
-        finished
-    }
-
-    fn write_content(
-        &self,
-        file: &mut File,
-        (size, chunks, holes): (u64, &[ChunkId], &[Hole]),
-    ) -> Result<(), EntryError> {
-        // SR-015: the chunks are the right ones, so what the node says must be theirs.
-        let malformed = Misbehaviour::ObjectMalformed;
-        let mut pieces = pieces(size, holes).into_iter();
-        let (mut at, mut end) = pieces.next().unwrap_or_default();
-        for id in chunks {
-            self.reader.chunk(Kind::Data, id, |chunk| {
-                let mut rest = chunk;
-                while !rest.is_empty() {
-                    if at == end {
-                        (at, end) = pieces.next().ok_or(ReadError::from(malformed))?;
-                    }
-                    let room = usize::try_from(end - at).unwrap_or(usize::MAX);
-                    let (now, later) = rest.split_at(room.min(rest.len()));
-                    // Sequential writes are the common case.
-                    if holes.is_empty() {
-                        file.write_all(now)
-                    } else {
-                        file.write_all_at(now, at)
-                    }?;
-                    (at, rest) = (at + now.len() as u64, later);
-                }
-                Ok::<(), EntryError>(())
-            })??;
-        }
-        malformed.refuse_if(at != end || pieces.next().is_some()).map_err(ReadError::from)?;
-        if !holes.is_empty() {
-            ftruncate(&*file, size).map_err(io::Error::from)?;
-        }
-        Ok(())
     }
 
     /// Returns whether the file is in place already, by an earlier run that was interrupted: same

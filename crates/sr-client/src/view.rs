@@ -147,7 +147,7 @@ impl Fetch<'_> {
             let malformed = Misbehaviour::ObjectMalformed;
             let stored = opened.bytes(index.offset, index.stored_len).ok_or(malformed)?;
             let raw = block::expand(stored, index.raw_len as usize, INDEX_LEN_MAX);
-            Ok(raw.map_err(|_| malformed)?)
+            Ok(raw.map_err(|_| malformed)?.into_owned())
         };
         match self.list(&index_name(index), index.pack, parse, fetch) {
             Ok(index) => Ok(Some(index)),
@@ -197,7 +197,8 @@ fn parse_manifest_blob(blob: &[u8]) -> Result<Vec<u8>, Misbehaviour> {
     let malformed = Misbehaviour::ObjectMalformed;
     let (raw_len, stored) = blob.split_first_chunk::<4>().ok_or(malformed)?;
     let raw_len = u32::from_be_bytes(*raw_len) as usize;
-    block::expand(stored, raw_len, MANIFEST_LEN_MAX).map_err(|_| malformed)
+    let raw = block::expand(stored, raw_len, MANIFEST_LEN_MAX).map_err(|_| malformed)?;
+    Ok(raw.into_owned())
 }
 
 /// Raw manifests and indexes. What is read from it is checked like what comes from the server.

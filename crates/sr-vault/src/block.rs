@@ -2,6 +2,8 @@
 //!
 //! Small files then share one window and one call, which is where the size and speed come from.
 
+use std::borrow::Cow;
+
 use sr_wire::{Malformed, limits};
 use thiserror::Error;
 
@@ -136,16 +138,20 @@ pub struct CompressError;
 /// Returns the raw bytes of a stored form, which were authenticated before.
 ///
 /// **Errors** [`Malformed`] when they are not exactly `raw_len` bytes, or more than `raw_len_max`.
-pub fn expand(stored: &[u8], raw_len: usize, raw_len_max: usize) -> Result<Vec<u8>, Malformed> {
+pub fn expand(
+    stored: &[u8],
+    raw_len: usize,
+    raw_len_max: usize,
+) -> Result<Cow<'_, [u8]>, Malformed> {
     let malformed = Malformed { what: "block" };
     if raw_len > raw_len_max || stored.len() > raw_len {
         return Err(malformed);
     }
     if stored.len() == raw_len {
-        return Ok(stored.to_vec());
+        return Ok(Cow::Borrowed(stored));
     }
     match zstd::bulk::decompress(stored, raw_len) {
-        Ok(raw) if raw.len() == raw_len => Ok(raw),
+        Ok(raw) if raw.len() == raw_len => Ok(Cow::Owned(raw)),
         _ => Err(malformed),
     }
 }
@@ -168,7 +174,7 @@ mod tests {
         builder.clear();
         assert!(builder.is_empty());
         assert_eq!(compressor.compress(b"abc"), b"abc");
-        assert_eq!(expand(b"abc", 3, 3).expect("raw"), b"abc");
+        assert_eq!(*expand(b"abc", 3, 3).expect("raw"), *b"abc");
     }
 
     #[test]

@@ -374,7 +374,7 @@ fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
     let mut compressor = Compressor::new().expect("memory");
     let block = block.compress(&mut compressor);
     // The reader hashes what it read: the id in an index is a hint about where, never about what.
-    assert_ne!(ids.data(&block.stored), block.chunks[0].0);
+    assert_ne!(ids.data(block.stored), block.chunks[0].0);
 }
 
 /// ID-11: a server that took the place of the one in the invite.
