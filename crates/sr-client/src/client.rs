@@ -544,7 +544,7 @@ pub(crate) fn tls_dialer() -> MakeDialer {
     })
 }
 
-fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
+pub(crate) fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
     SnapshotInfo {
         id: snapshot.id(ids),
         time_s: snapshot.time_s,
@@ -557,7 +557,7 @@ fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
 }
 
 /// Finds the snapshot that `which` and `path` mean, and the names below its folder.
-fn choose<'a>(
+pub(crate) fn choose<'a>(
     snapshots: &'a [Snapshot],
     ids: &ChunkIds,
     which: &str,

@@ -111,6 +111,9 @@ pub enum ClientError {
     /// There is nothing by that name.
     #[error("there is no {0}")]
     NotFound(String),
+    /// What was looked for is no pattern.
+    #[error("that is no pattern: {0}")]
+    Pattern(String),
     /// The profile has no server.
     #[error("this device has not joined a server")]
     NotJoined,

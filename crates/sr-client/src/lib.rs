@@ -7,6 +7,7 @@ mod account;
 mod attributes;
 mod backup;
 mod beneath;
+mod browse;
 mod cache;
 mod client;
 mod compare;
@@ -35,6 +36,7 @@ mod walk;
 
 pub use account::Waiting;
 pub use backup::{BackupReport, Skipped};
+pub use browse::{Change, ChangeKind, EntryInfo, EntryKind, Found};
 pub use client::{Client, MakeDialer, SnapshotInfo, Status};
 pub use compare::{Comparison, compare};
 pub use contacts::KeptShare;

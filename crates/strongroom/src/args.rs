@@ -133,6 +133,23 @@ pub(crate) enum BackupCommand {
         /// The folder
         path: PathBuf,
     },
+    /// List a folder of a snapshot
+    Browse {
+        /// SNAPSHOT or SNAPSHOT:PATH
+        what: OsString,
+    },
+    /// Show in what two snapshots differ
+    Diff {
+        /// The earlier one
+        before: String,
+        /// The later one
+        after: String,
+    },
+    /// Find files and folders in all snapshots
+    Find {
+        /// Of the name, as '*.txt'; of the whole path if it has a `/`
+        pattern: String,
+    },
     /// List the folders that are backed up
     Ls,
     /// Back up now
@@ -154,7 +171,7 @@ pub(crate) enum BackupCommand {
     Restore {
         /// SNAPSHOT or SNAPSHOT:PATH
         what: OsString,
-        /// Into this folder
+        /// Into this folder; `-` writes one file to standard output
         #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
         to: Option<PathBuf>,
         /// To where it was

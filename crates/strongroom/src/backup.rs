@@ -1,6 +1,6 @@
 //! `backup …`
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, path::Path};
 
 use serde_json::{Value, json};
 use sr_client::{BackupReport, RefusedFile, SnapshotInfo, Target};
@@ -9,6 +9,7 @@ use crate::{
     args::Args,
     failure::{Failure, exit},
     interrupt::end_on_ctrl_c,
+    look::split,
     output::{Done, Output, bytes, plural, printable, time},
     status::client,
     terminal::with_progress,
@@ -86,9 +87,7 @@ pub(crate) fn restore(
     to: Option<&Path>,
     in_place: bool,
 ) -> Result<Done, Failure> {
-    let mut parts = what.as_bytes().splitn(2, |byte| *byte == b':');
-    let which = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-    let path = parts.next().map(|path| Path::new(OsStr::from_bytes(path)));
+    let (which, path) = split(what);
     let target = match to {
         Some(to) if !in_place => Target::Folder(to.to_owned()),
         _ => Target::InPlace,

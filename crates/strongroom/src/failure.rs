@@ -412,6 +412,13 @@ impl From<ClientError> for Failure {
                 "`backup snapshots`, `backup ls`, `device ls` and `recovery requests` list what there \
                  is; `backup add PATH` adds a folder.",
             ),
+            ClientError::Pattern(_) => make(
+                "PATTERN",
+                exit::USAGE,
+                "A pattern may have `*`, `?`, `[…]` and `{…}`.",
+                NOTHING_DONE,
+                "Put it in quotes, as in: strongroom backup find '*.txt'",
+            ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",
                 exit::NOT_JOINED,

@@ -14,6 +14,7 @@ mod failure;
 mod interrupt;
 mod keys;
 mod kit_page;
+mod look;
 mod output;
 mod recovery;
 mod see;
@@ -53,8 +54,14 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
     match &args.command {
         Command::Backup(backup) => match backup {
             BackupCommand::Add { path } => backup::add(args, path),
+            BackupCommand::Browse { what } => look::browse(args, what),
+            BackupCommand::Diff { before, after } => look::diff(args, before, after),
+            BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Ls => backup::ls(args),
             BackupCommand::Now { folder, .. } => backup::now(args, output, folder.as_deref()),
+            BackupCommand::Restore { what, to: Some(to), .. } if to.as_os_str() == "-" => {
+                look::cat(args, what)
+            }
             BackupCommand::Restore { what, to, in_place } => {
                 backup::restore(args, output, what, to.as_deref(), *in_place)
             }

@@ -5,6 +5,7 @@
 mod accounts;
 mod attacks;
 mod backup;
+mod browse;
 mod faults;
 mod hostile;
 mod model;
