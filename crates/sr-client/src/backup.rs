@@ -10,7 +10,7 @@ use std::{
 
 use sr_vault::{
     ChunkIds, Chunker,
-    block::Compressor,
+    block::{Compression, Compressor},
     head::NewHead,
     index::ChunkIndex,
     manifest::{Manifest, Snapshot},
@@ -75,6 +75,7 @@ struct Run<'a> {
     ids: ChunkIds,
     chunker: Chunker,
     sink: Sink<'a>,
+    compression: Compression,
     progress: &'a Progress,
     /// The profile's own files are not backed up: they change while they are read.
     exclude: PathBuf,
@@ -90,6 +91,7 @@ pub(crate) fn run(
     remote: &Remote,
     folders: &[Folder],
     clock: &Clock,
+    compression: Compression,
     progress: &Progress,
 ) -> Result<Vec<BackupReport>, ClientError> {
     progress.start(Phase::Connecting, 0);
@@ -107,6 +109,7 @@ pub(crate) fn run(
         chunker: Chunker::new(&keys.vault),
         ids,
         sink,
+        compression,
         progress,
         exclude,
         cache_dir,
@@ -181,7 +184,7 @@ fn store_manifest(
     let shared = Mutex::new(profile);
     let (finished, uploaded) = thread::scope(|scope| {
         let uploader = scope.spawn(|| upload(&queue, &shared, &keys.vault, remote, &progress));
-        let finished = compressor().and_then(|mut compressor| {
+        let finished = compressor(Compression::Default).and_then(|mut compressor| {
             sink.finish(Adopted::default(), manifest, &mut compressor, cache)
         });
         (finished, join_all(vec![uploader]))
@@ -218,7 +221,8 @@ impl Run<'_> {
             manifest.snapshots.push(snapshot);
             reports.push(report);
         }
-        let finished = self.sink.finish(adopted, manifest, &mut compressor()?, cache)?;
+        let finished =
+            self.sink.finish(adopted, manifest, &mut compressor(Compression::Default)?, cache)?;
         Ok((reports, finished, self.ids))
     }
 
@@ -233,7 +237,8 @@ impl Run<'_> {
         // Without the cache, the next run reads more and stores the same.
         let new = NewCache::create(cache_path, settled_s).ok();
         let (ids, chunker) = (&self.ids, &self.chunker);
-        let tools = Tools { ids, chunker, sink: &self.sink, progress: self.progress };
+        let (sink, compression, progress) = (&self.sink, self.compression, self.progress);
+        let tools = Tools { ids, chunker, sink, compression, progress };
         let walked = walk(&tools, &folder.path, &self.exclude, &old, new)?;
         let snapshot = Snapshot {
             time_s: self.now_s,
@@ -257,8 +262,8 @@ impl Run<'_> {
     }
 }
 
-pub(crate) fn compressor() -> Result<Compressor, ClientError> {
-    Compressor::new().map_err(|error| ClientError::Resources(error.to_string()))
+pub(crate) fn compressor(compression: Compression) -> Result<Compressor, ClientError> {
+    Compressor::new(compression).map_err(|error| ClientError::Resources(error.to_string()))
 }
 
 /// Waits for all of `workers` and returns the first error.

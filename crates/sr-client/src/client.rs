@@ -11,7 +11,7 @@ use std::{
 
 use sr_keys::{DeviceKeys, KitNote, Owner, VaultKeys};
 use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
-use sr_vault::{ChunkIds, manifest::Snapshot};
+use sr_vault::{ChunkIds, block::Compression, manifest::Snapshot};
 use sr_wire::{
     Invite, Misbehaviour, Right, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
 };
@@ -42,6 +42,7 @@ pub struct Client {
     pub(crate) root_remote: Remote,
     pub(crate) clock: Clock,
     pub(crate) link_patience: Duration,
+    compression: Compression,
 }
 
 /// A snapshot, as people see it.
@@ -171,7 +172,15 @@ impl Client {
 
     pub(crate) fn new(profile: Profile, remote: Remote, clock: Clock) -> Self {
         let (account_remote, root_remote) = (remote.apart(), remote.apart());
-        Self { profile, remote, account_remote, root_remote, clock, link_patience: LINK_TIME }
+        Self {
+            profile,
+            remote,
+            account_remote,
+            root_remote,
+            clock,
+            link_patience: LINK_TIME,
+            compression: Compression::Default,
+        }
     }
 
     /// Brings the account up to date, and finishes what an interruption left: blocks that were not
@@ -293,6 +302,11 @@ impl Client {
         self.profile.folders()
     }
 
+    /// Says how much work the next backups put into making what they store small.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.compression = compression;
+    }
+
     /// Backs up one folder, or all of them. The first time, it makes the space on the server.
     ///
     /// **Errors** [`ClientError::FolderUnknown`], [`ClientError::NotFound`] when there is no
@@ -315,7 +329,14 @@ impl Client {
         }
         self.fresh(|client| {
             client.require_full()?;
-            backup::run(&mut client.profile, &client.remote, &folders, &client.clock, progress)
+            backup::run(
+                &mut client.profile,
+                &client.remote,
+                &folders,
+                &client.clock,
+                client.compression,
+                progress,
+            )
         })
     }
 

@@ -51,4 +51,5 @@ pub use recovery::{KitPage, Request, RequestKind};
 pub use restore::{RestoreReport, Target};
 pub use see::{Seen, SeenSpace};
 pub use sr_keys::{CodeError, ContactCard, HelpRequest, Kit, KitNote};
+pub use sr_vault::block::Compression;
 pub use verify::VerifyReport;

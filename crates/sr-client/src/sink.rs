@@ -350,6 +350,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sr_vault::block::Compression;
 
     /// Blocks of the largest size, four of which are longer than a pack by a header and some tags.
     #[test]
@@ -369,7 +370,7 @@ mod tests {
             }
             let dir = tempfile::tempdir().expect("dir");
             let cache = Cache { dir: dir.path().to_owned() };
-            let mut compressor = Compressor::new().expect("memory");
+            let mut compressor = Compressor::new(Compression::Default).expect("memory");
             sink.finish(Adopted::default(), Manifest::default(), &mut compressor, &cache)
                 .expect("sends");
             received.join().expect("joins")

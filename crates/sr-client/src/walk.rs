@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::fstat;
 use sr_vault::{
     ChunkId, ChunkIds, Chunker,
-    block::{BlockBuilder, Compressor, Kind},
+    block::{BlockBuilder, Compression, Compressor, Kind},
     tree::{self, Attribute, Content, Node},
 };
 
@@ -40,6 +40,7 @@ pub(crate) struct Tools<'a> {
     pub(crate) ids: &'a ChunkIds,
     pub(crate) chunker: &'a Chunker,
     pub(crate) sink: &'a Sink<'a>,
+    pub(crate) compression: Compression,
     pub(crate) progress: &'a Progress,
 }
 
@@ -91,7 +92,10 @@ pub(crate) fn walk(
                 skipped: Vec::new(),
             },
         }),
-        trees: Mutex::new(Trees { block: BlockBuilder::default(), compressor: compressor()? }),
+        trees: Mutex::new(Trees {
+            block: BlockBuilder::default(),
+            compressor: compressor(Compression::Default)?,
+        }),
         room: Condvar::new(),
     };
     walk.run(root).map_err(|error| match error {
@@ -307,8 +311,8 @@ impl Walk<'_> {
 
     /// Reads files until there are no more.
     fn work(&self, queue: &Batches) -> Result<(), ClientError> {
-        let Tools { ids, chunker, sink, progress } = self.tools;
-        let mut reader = FileReader::new(ids, chunker, sink, compressor()?);
+        let Tools { ids, chunker, sink, progress, compression } = self.tools;
+        let mut reader = FileReader::new(ids, chunker, sink, compressor(*compression)?);
         let mut run = || -> Result<(), ClientError> {
             loop {
                 let next = lock(queue).as_ref().map(mpsc::Receiver::recv);

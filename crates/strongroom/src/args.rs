@@ -160,6 +160,9 @@ pub(crate) enum BackupCommand {
         /// All folders
         #[arg(long, conflicts_with = "folder")]
         all: bool,
+        /// How much work goes into making small what is new; it can be read all the same
+        #[arg(long, value_name = "HOW", value_enum, default_value = "default")]
+        compression: HowSmall,
     },
     /// Back up a folder no longer; its snapshots stay
     Rm {
@@ -186,6 +189,17 @@ pub(crate) enum BackupCommand {
         #[arg(long)]
         read_data: bool,
     },
+}
+
+/// `--compression`
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum HowSmall {
+    /// For slow machines on fast lines
+    Fast,
+    /// For most
+    Default,
+    /// For slow lines: several times the work
+    Best,
 }
 
 /// `device …`

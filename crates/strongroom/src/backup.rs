@@ -3,10 +3,10 @@
 use std::{ffi::OsStr, path::Path};
 
 use serde_json::{Value, json};
-use sr_client::{BackupReport, RefusedFile, SnapshotInfo, Target};
+use sr_client::{BackupReport, Compression, RefusedFile, SnapshotInfo, Target};
 
 use crate::{
-    args::Args,
+    args::{Args, HowSmall},
     failure::{Failure, exit},
     interrupt::end_on_ctrl_c,
     look::split,
@@ -53,8 +53,18 @@ pub(crate) fn ls(args: &Args) -> Result<Done, Failure> {
     Ok(Done::new(text, json!({ "folders": paths })))
 }
 
-pub(crate) fn now(args: &Args, output: &Output, folder: Option<&Path>) -> Result<Done, Failure> {
+pub(crate) fn now(
+    args: &Args,
+    output: &Output,
+    folder: Option<&Path>,
+    compression: HowSmall,
+) -> Result<Done, Failure> {
     let mut client = client(args)?;
+    client.set_compression(match compression {
+        HowSmall::Fast => Compression::Fast,
+        HowSmall::Default => Compression::Default,
+        HowSmall::Best => Compression::Best,
+    });
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
     let reports = with_progress(output, &server, |progress| client.backup(folder, progress))?;

@@ -58,7 +58,9 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Diff { before, after } => look::diff(args, before, after),
             BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Ls => backup::ls(args),
-            BackupCommand::Now { folder, .. } => backup::now(args, output, folder.as_deref()),
+            BackupCommand::Now { folder, compression, .. } => {
+                backup::now(args, output, folder.as_deref(), *compression)
+            }
             BackupCommand::Restore { what, to: Some(to), .. } if to.as_os_str() == "-" => {
                 look::cat(args, what)
             }

@@ -14,7 +14,7 @@ use sr_client::{ClientError, Progress, Target};
 use sr_keys::{DeviceKeys, VaultKeys};
 use sr_vault::{
     ChunkIds,
-    block::{BlockBuilder, Compressor, Kind},
+    block::{BlockBuilder, Compression, Compressor, Kind},
     head::{HeadPlace, NewHead},
     manifest::Manifest,
     pack::PackBuilder,
@@ -371,7 +371,7 @@ fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
     let ids = ChunkIds::new(&keys);
     let mut block = BlockBuilder::default();
     block.push(ids.data(b"what was backed up"), b"something else......");
-    let mut compressor = Compressor::new().expect("memory");
+    let mut compressor = Compressor::new(Compression::Default).expect("memory");
     let block = block.compress(&mut compressor);
     // The reader hashes what it read: the id in an index is a hint about where, never about what.
     assert_ne!(ids.data(block.stored), block.chunks[0].0);

@@ -7,7 +7,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sr_crypto::{Secret32, SigningKey};
 use sr_vault::{
     ChunkId,
-    block::{Compressor, Kind},
+    block::{Compression, Compressor, Kind},
     head::{HeadPlace, NewHead},
     index::{Index, IndexBlock, IndexChunk, IndexPack},
     manifest::{IndexRef, Manifest, Snapshot},
@@ -77,7 +77,8 @@ fn with_length(raw_len: u32, stored: &[u8]) -> Vec<u8> {
 }
 
 fn blocks() -> Format {
-    let stored = Compressor::new().expect("memory").compress(&[b'a'; 1000]).to_vec();
+    let stored =
+        Compressor::new(Compression::Default).expect("memory").compress(&[b'a'; 1000]).to_vec();
     Format {
         name: "block",
         valid: vec![("raw", with_length(3, b"abc")), ("zstd", with_length(1000, &stored))],
