@@ -1,31 +1,38 @@
-//! `cargo xtask bench vault`: strongroom and restic with its rest-server, on the same folder, in one
-//! run, alternating. Prints medians; the ratios are what counts.
+//! `cargo xtask bench vault`: strongroom and its peers on the same folders, in one run, by turns, each
+//! with its own server. Prints medians; the ratios are what counts.
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use crate::run::{cargo, output, root, run, say};
+use crate::{
+    peers::{Ours, Peer, Place, Step, found},
+    run::{cargo, output, root, run, say},
+};
 
+/// Each program's runs, unless `RUNS` says otherwise.
 const RUNS: usize = 3;
-const OUR_PORT: u16 = 7481;
-const RESTIC_PORT: u16 = 7482;
 
 /// What one command took.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     wall_s: f64,
     cpu_s: f64,
-    peak_mib: f64,
+    peak_mb: f64,
 }
 
-struct Row {
+/// A line of the table.
+struct Line {
     name: &'static str,
-    ours: Vec<Cost>,
-    theirs: Vec<Cost>,
+    /// The largest ratio to the best peer that will do, and the one that is aimed at.
+    must: Option<f64>,
+    aim: Option<f64>,
+    /// For each program, what each run gave; none where it has no such thing.
+    values: Vec<Vec<f64>>,
 }
 
 /// What accounts cost. There is no peer that does the same: the figures stand alone.
@@ -33,137 +40,136 @@ pub(crate) fn trust() -> Result<(), String> {
     run(&mut cargo(&["run", "--release", "--package", "sr-client", "--example", "trust"]))
 }
 
-pub(crate) fn vault(folder: Option<&str>) -> Result<(), String> {
+/// With `only`, one peer instead of all that are installed.
+pub(crate) fn vault(only: Option<&str>) -> Result<(), String> {
     let home = std::env::var("HOME").map_err(|_| "HOME is not set")?;
-    let cache = std::env::var("R").unwrap_or_else(|_| format!("{home}/.cache/strongroom-bench"));
-    let folder = folder.map_or_else(|| format!("{cache}/corpus/v1/src"), str::to_owned);
-    if !Path::new(&folder).is_dir() {
-        return Err(format!("{folder} is no folder: name one, or make the corpus first"));
+    let cache = PathBuf::from(
+        std::env::var("R").unwrap_or_else(|_| format!("{home}/.cache/strongroom-bench")),
+    );
+    if !cache.join("corpus/v2src").is_dir() {
+        return Err("there is no corpus: run xtask/bench/corpus.sh, and peers.sh, first".into());
     }
-    let restic = find("restic", &cache)?;
-    let rest_server = find("rest-server", &cache)?;
     run(&mut cargo(&["build", "--release", "--package", "strongroom"]))?;
-    let dir = std::env::temp_dir().join(format!("strongroom-bench-{}", std::process::id()));
-    // Restores go to memory: what the disk's writeback does is not what is measured.
-    let target = PathBuf::from(format!("/dev/shm/strongroom-bench-{}", std::process::id()));
-    let bench = Bench {
-        ours: root().join("target/release/strongroom"),
-        restic,
-        rest_server,
-        folder,
-        dir: dir.clone(),
-        target: target.clone(),
-    };
+    let ours = Ours(root().join("target/release/strongroom"));
+    let mut programs: Vec<Box<dyn Peer>> = vec![Box::new(ours)];
+    programs.extend(found(&cache).into_iter().filter(|p| only.is_none_or(|only| p.name() == only)));
+    let disk = std::env::temp_dir().join(format!("strongroom-bench-{}", std::process::id()));
+    // The folders and their restores lie in memory: what a disk's writeback does is not what is measured.
+    let memory = PathBuf::from(format!("/dev/shm/strongroom-bench-{}", std::process::id()));
+    let bench = Bench { programs, cache, disk, memory };
     let result = bench.play();
-    let _ = fs::remove_dir_all(&dir);
-    let _ = fs::remove_dir_all(&target);
-    result
+    let _ = fs::remove_dir_all(&bench.disk);
+    let _ = fs::remove_dir_all(&bench.memory);
+    let text = bench.text(&result?);
+    say(&text);
+    let place = root().join("target/bench-vault.md");
+    fs::write(&place, &text).map_err(|error| error.to_string())?;
+    say(&format!("also in {}", place.display()));
+    Ok(())
 }
 
 struct Bench {
-    ours: PathBuf,
-    restic: PathBuf,
-    rest_server: PathBuf,
-    folder: String,
-    dir: PathBuf,
-    target: PathBuf,
+    programs: Vec<Box<dyn Peer>>,
+    cache: PathBuf,
+    /// Where servers and clients keep what they keep.
+    disk: PathBuf,
+    memory: PathBuf,
 }
 
 impl Bench {
-    fn play(&self) -> Result<(), String> {
-        let names = ["first backup", "unchanged backup", "restore all", "check, all data"];
-        let mut rows: Vec<Row> = names
-            .into_iter()
-            .map(|name| Row { name, ours: Vec::new(), theirs: Vec::new() })
-            .collect();
-        let mut stored = (0, 0);
-        for number in 0..RUNS {
-            say(&format!("run {} of {RUNS}", number + 1));
-            let (ours, our_size) = self.run_ours()?;
-            let (theirs, their_size) = self.run_restic()?;
-            for (row, (ours, theirs)) in rows.iter_mut().zip(ours.into_iter().zip(theirs)) {
-                row.ours.push(ours);
-                row.theirs.push(theirs);
+    fn play(&self) -> Result<Vec<Line>, String> {
+        let mut lines = lines(self.programs.len());
+        let runs = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
+        for number in 0..runs {
+            for (place, program) in self.programs.iter().enumerate() {
+                say(&format!("run {} of {runs}: {}", number + 1, program.name()));
+                for (line, value) in lines.iter_mut().zip(self.run(program.as_ref())?) {
+                    line.values[place].extend(value);
+                }
             }
-            stored = (our_size, their_size);
         }
-        self.print(&rows, stored)
+        Ok(lines)
     }
 
-    fn run_ours(&self) -> Result<(Vec<Cost>, u64), String> {
-        self.clean()?;
-        let data = self.dir.join("data");
-        let listen = format!("127.0.0.1:{OUR_PORT}");
-        let server = Command::new(&self.ours)
-            .args(["server", "up", "--quiet", "--listen", &listen, "--data"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .spawn();
-        let server = Server(server.map_err(|e| e.to_string())?);
-        wait_for(OUR_PORT)?;
-        let client = |args: &[&str]| {
-            let mut command = Command::new(&self.ours);
-            command.args(args).env("HOME", &self.dir).env_remove("XDG_STATE_HOME");
-            command
-        };
-        let mut invite = Command::new(&self.ours);
-        invite.args(["server", "invite", "--address", &listen, "--data"]).arg(&data);
-        let invite = output(&mut invite)?;
-        output(&mut client(&["join", invite.trim()]))?;
-        output(&mut client(&["backup", "add", &self.folder]))?;
-        let target = self.target.to_string_lossy().into_owned();
-        let mut costs = Vec::new();
-        for args in [
-            &["backup", "now", "--quiet"][..],
-            &["backup", "now", "--quiet"],
-            &["backup", "restore", "latest", "--to", &target],
-            &["backup", "verify", "--read-data", "--quiet"],
-        ] {
-            costs.push(self.measure(&mut client(args))?);
+    /// Plays one program through; returns the values of all lines.
+    fn run(&self, program: &dyn Peer) -> Result<Vec<Option<f64>>, String> {
+        let _ = fs::remove_dir_all(&self.disk);
+        let _ = fs::remove_dir_all(&self.memory);
+        let tree = self.memory.join("corpus/tree");
+        fs::create_dir_all(&tree).map_err(|error| error.to_string())?;
+        fs::create_dir_all(self.disk.join("data")).map_err(|error| error.to_string())?;
+        let corpus = self.cache.join("corpus");
+        for name in ["src", "bin"] {
+            let from = corpus.join("v1").join(name);
+            output(Command::new("cp").arg("-a").arg(from).arg(tree.join(name)))?;
+            let _ = fs::remove_file(tree.join(name).join(".done"));
         }
-        drop(server);
-        Ok((costs, size_of(&data)?))
-    }
-
-    fn run_restic(&self) -> Result<(Vec<Cost>, u64), String> {
-        self.clean()?;
-        let data = self.dir.join("data");
-        let server = Command::new(&self.rest_server)
-            .args(["--no-auth", "--listen", &format!("127.0.0.1:{RESTIC_PORT}"), "--path"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let server = Server(server.map_err(|e| e.to_string())?);
-        wait_for(RESTIC_PORT)?;
-        let client = |args: &[&str]| {
-            let mut command = Command::new(&self.restic);
-            command
-                .args(args)
-                .env("HOME", &self.dir)
-                .env("RESTIC_PASSWORD", "bench")
-                .env("RESTIC_REPOSITORY", format!("rest:http://127.0.0.1:{RESTIC_PORT}/"));
-            command
+        std::os::unix::fs::symlink(corpus.join("v2src"), self.memory.join("corpus/v2src"))
+            .map_err(|error| error.to_string())?;
+        // A file that was changed this second may change again, unseen; nobody trusts such times.
+        std::thread::sleep(Duration::from_secs(3));
+        let (src, bin, target) = (tree.join("src"), tree.join("bin"), self.memory.join("restored"));
+        let place = Place { dir: self.disk.clone() };
+        let server = program.serve(&place)?.map(Server);
+        let step = |step: Step<'_>| self.measure(program.command(&place, &step));
+        let restore = |folder: &Path| {
+            let cost = step(Step::Restore { folder, to: &target });
+            let _ = fs::remove_dir_all(&target);
+            cost
         };
-        output(&mut client(&["init", "--quiet"]))?;
-        let target = self.target.to_string_lossy().into_owned();
-        let mut costs = Vec::new();
-        for args in [
-            &["backup", "--quiet", &self.folder][..],
-            &["backup", "--quiet", &self.folder],
-            &["restore", "--quiet", "latest", "--target", &target],
-            &["check", "--quiet", "--read-data"],
-        ] {
-            costs.push(self.measure(&mut client(args))?);
-        }
-        drop(server);
-        Ok((costs, size_of(&data)?))
+        let first_src = step(Step::Backup(&src))?;
+        let stored_src = size_of(&self.disk.join("data"))?;
+        let same_src = step(Step::Backup(&src))?;
+        let restore_src = restore(&src)?;
+        let file = src.join("fs/ext4/inode.c");
+        let one = step(Step::Cat { folder: &src, file: &file })?;
+        let list = step(Step::List { folder: &src, at: &src.join("fs/ext4") })?;
+        let first_bin = step(Step::Backup(&bin))?;
+        let served = server.as_ref().map(|server| server.used());
+        let stored_both = size_of(&self.disk.join("data"))?;
+        let same_bin = step(Step::Backup(&bin))?;
+        let restore_bin = restore(&bin)?;
+        let check = step(Step::Check)?;
+        let before = size_of(&self.disk.join("data"))?;
+        output(
+            Command::new("python3").arg(root().join("xtask/bench/edit.py")).env("R", &self.memory),
+        )?;
+        std::thread::sleep(Duration::from_secs(3));
+        let edit_src = step(Step::Backup(&src))?;
+        let between = size_of(&self.disk.join("data"))?;
+        let edit_bin = step(Step::Backup(&bin))?;
+        let after = size_of(&self.disk.join("data"))?;
+        let wall = |cost: Option<Cost>| cost.map(|cost| cost.wall_s);
+        let peak = |a: Option<Cost>, b: Option<Cost>| Some(a?.peak_mb.max(b?.peak_mb));
+        Ok(vec![
+            wall(first_src),
+            wall(first_bin),
+            wall(same_src),
+            wall(same_bin),
+            wall(edit_src),
+            Some(between - before),
+            wall(edit_bin),
+            Some(after - between),
+            Some(stored_src),
+            Some(stored_both),
+            wall(restore_src),
+            wall(restore_bin),
+            wall(one),
+            wall(list),
+            wall(check),
+            peak(first_src, first_bin),
+            peak(restore_src, restore_bin),
+            first_src.map(|cost| cost.cpu_s),
+            served.map(|(cpu_s, _)| cpu_s),
+            served.map(|(_, peak_mb)| peak_mb),
+        ])
     }
 
     /// Runs a client command under GNU time and returns what it took.
-    fn measure(&self, command: &mut Command) -> Result<Cost, String> {
+    fn measure(&self, command: Option<Command>) -> Result<Option<Cost>, String> {
+        let Some(command) = command else { return Ok(None) };
         output(&mut Command::new("sync"))?;
-        let log = self.dir.join("time");
+        let log = self.disk.join("time");
         let mut timed = Command::new("/usr/bin/time");
         timed.args(["--format", "%e %U %S %M", "--output"]).arg(&log).arg(command.get_program());
         timed.args(command.get_args());
@@ -173,67 +179,111 @@ impl Bench {
                 None => timed.env_remove(key),
             };
         }
-        output(&mut timed)?;
-        let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
+        if let Some(dir) = command.get_current_dir() {
+            timed.current_dir(dir);
+        }
+        timed.stdout(Stdio::null()).stderr(Stdio::piped());
+        let done = timed.output().map_err(|error| format!("GNU time: {error}"))?;
+        if !done.status.success() {
+            let _ = std::io::stderr().write_all(&done.stderr);
+            return Err(format!("{command:?} failed"));
+        }
+        let text = fs::read_to_string(&log).map_err(|error| error.to_string())?;
         let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
         match numbers.as_slice() {
-            [wall_s, user_s, system_s, peak_kib] => {
-                Ok(Cost { wall_s: *wall_s, cpu_s: user_s + system_s, peak_mib: peak_kib / 1024.0 })
-            }
+            [wall_s, user_s, system_s, peak_kib] => Ok(Some(Cost {
+                wall_s: *wall_s,
+                cpu_s: user_s + system_s,
+                peak_mb: peak_kib * 1024.0 / 1e6,
+            })),
             _ => Err(format!("GNU time printed {text:?}")),
         }
     }
 
-    fn clean(&self) -> Result<(), String> {
-        let _ = fs::remove_dir_all(&self.dir);
-        let _ = fs::remove_dir_all(&self.target);
-        fs::create_dir_all(self.dir.join("data")).map_err(|e| e.to_string())
-    }
-
-    fn print(&self, rows: &[Row], stored: (u64, u64)) -> Result<(), String> {
-        let mut version = Command::new(&self.restic);
-        let version = output(version.arg("version"))?;
-        let version: Vec<&str> = version.split_whitespace().take(2).collect();
-        let mut table = format!(
-            "Median of {RUNS}, client only, warm page cache. restic: {}, rest-server over plain \
-             HTTP; strongroom over TLS.\n\n\
-             | | strongroom wall s | {} wall s | ratio | CPU s | CPU s | peak MiB | peak MiB |\n\
-             |---|---|---|---|---|---|---|---|\n",
-            version.join(" "),
-            version[0],
-        );
-        for row in rows {
-            let of = |costs: &[Cost], pick: fn(&Cost) -> f64| {
-                let mut numbers: Vec<f64> = costs.iter().map(pick).collect();
-                numbers.sort_by(f64::total_cmp);
-                numbers[numbers.len() / 2]
-            };
-            let (ours, theirs) = (of(&row.ours, |c| c.wall_s), of(&row.theirs, |c| c.wall_s));
-            table.push_str(&format!(
-                "| {} | {ours:.2} | {theirs:.2} | {:.2} | {:.1} | {:.1} | {:.0} | {:.0} |\n",
-                row.name,
-                theirs / ours,
-                of(&row.ours, |c| c.cpu_s),
-                of(&row.theirs, |c| c.cpu_s),
-                of(&row.ours, |c| c.peak_mib),
-                of(&row.theirs, |c| c.peak_mib),
-            ));
+    fn text(&self, lines: &[Line]) -> String {
+        let mut text = String::from("| |");
+        for program in &self.programs {
+            text.push_str(&format!(" {} |", program.name()));
         }
-        #[expect(clippy::cast_precision_loss, reason = "megabytes for people")]
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        table.push_str(&format!(
-            "| stored, MB | {:.1} | {:.1} | {:.2} | | | | |",
-            mb(stored.0),
-            mb(stored.1),
-            mb(stored.1) / mb(stored.0)
-        ));
-        say(&table);
-        Ok(())
+        text.push_str(" ratio | must | aim |\n|---|");
+        text.push_str(&"---|".repeat(self.programs.len() + 3));
+        for line in lines {
+            let medians: Vec<Option<f64>> = line.values.iter().map(|v| median(v)).collect();
+            let best = medians[1..].iter().flatten().copied().reduce(f64::min);
+            let ratio = medians[0].zip(best).map(|(ours, best)| ours / best);
+            text.push_str(&format!("\n| {} |", line.name));
+            for median in &medians {
+                text.push_str(&median.map_or_else(|| " – |".into(), |m| format!(" {m:.2} |")));
+            }
+            text.push_str(&ratio.map_or_else(|| " – |".into(), |ratio| format!(" {ratio:.2} |")));
+            for limit in [line.must, line.aim] {
+                text.push_str(&limit.map_or_else(|| " |".into(), |limit| format!(" {limit:.2} |")));
+            }
+        }
+        text
     }
+}
+
+fn lines(programs: usize) -> Vec<Line> {
+    let line = |name, must: f64, aim: f64| Line {
+        name,
+        must: (must > 0.0).then_some(must),
+        aim: (aim > 0.0).then_some(aim),
+        values: vec![Vec::new(); programs],
+    };
+    vec![
+        line("first backup, src, s", 0.7, 0.5),
+        line("first backup, bin, s", 0.75, 0.55),
+        line("unchanged, src, s", 0.9, 0.5),
+        line("unchanged, bin, s", 1.0, 0.5),
+        line("after the edit, src, s", 0.5, 0.3),
+        line("after the edit, src, MB more", 1.0, 0.75),
+        line("after the edit, bin, s", 0.7, 0.5),
+        line("after the edit, bin, MB more", 1.2, 0.8),
+        line("stored, src, MB", 1.05, 0.97),
+        line("stored, both, MB", 1.02, 0.99),
+        line("restore, src, s", 0.8, 0.55),
+        line("restore, bin, s", 1.0, 0.75),
+        line("one old file to standard output, s", 0.6, 0.25),
+        line("list a folder of a snapshot, s", 0.0, 0.0),
+        line("read-check of everything, s", 0.9, 0.6),
+        line("peak memory, first, MB", 0.0, 0.0),
+        line("peak memory, restore, MB", 0.0, 0.0),
+        line("CPU, first backup of src, s", 0.0, 0.0),
+        line("server's CPU, both first backups, s", 0.0, 0.0),
+        line("server's peak memory, MB", 0.0, 0.0),
+    ]
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }
 
 /// A server that ends with this.
 struct Server(Child);
+
+impl Server {
+    /// Returns the seconds of CPU that it has used, and the MB of its peak.
+    fn used(&self) -> (f64, f64) {
+        let read = |name: &str| {
+            fs::read_to_string(format!("/proc/{}/{name}", self.0.id())).unwrap_or_default()
+        };
+        let stat = read("stat");
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: f64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<f64>().ok())
+            .sum();
+        let status = read("status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak_kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<f64>().ok());
+        (ticks / 100.0, peak_kib.unwrap_or_default() * 1024.0 / 1e6)
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -242,35 +292,15 @@ impl Drop for Server {
     }
 }
 
-fn wait_for(port: u16) -> Result<(), String> {
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err(format!("nothing listens on port {port}"))
-}
-
-fn size_of(dir: &Path) -> Result<u64, String> {
-    let mut size = 0;
-    for entry in fs::read_dir(dir).map_err(|e| e.to_string())? {
-        let entry = entry.map_err(|e| e.to_string())?;
-        let meta = entry.metadata().map_err(|e| e.to_string())?;
-        size += if meta.is_dir() { size_of(&entry.path())? } else { meta.len() };
+/// Returns the MB of all files below a folder.
+fn size_of(dir: &Path) -> Result<f64, String> {
+    let mut size = 0.0;
+    for entry in fs::read_dir(dir).map_err(|error| error.to_string())? {
+        let entry = entry.map_err(|error| error.to_string())?;
+        let meta = entry.metadata().map_err(|error| error.to_string())?;
+        #[expect(clippy::cast_precision_loss, reason = "megabytes for people")]
+        let len = meta.len() as f64 / 1e6;
+        size += if meta.is_dir() { size_of(&entry.path())? } else { len };
     }
     Ok(size)
-}
-
-/// Finds a peer on the path or where the corpus lies.
-fn find(name: &str, cache: &str) -> Result<PathBuf, String> {
-    let beside = ["", "restic-"].map(|prefix| format!("{cache}/peers/usr/bin/{prefix}{name}"));
-    let on_path = std::env::var("PATH").unwrap_or_default();
-    let on_path = on_path.split(':').map(|dir| format!("{dir}/{name}"));
-    beside
-        .into_iter()
-        .chain(on_path)
-        .map(PathBuf::from)
-        .find(|path| path.is_file())
-        .ok_or_else(|| format!("{name} is not installed; install restic and its rest-server"))
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod kill;
+mod peers;
 mod run;
 
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   ci                      everything that must hold before a change lands
   bench trust             what accounts cost: making, linking, restoring, verifying a long chain
-  bench vault [FOLDER]    strongroom and restic with its rest-server, side by side
+  bench vault [PEER]      strongroom and its peers side by side; with PEER, that one only
   kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server";
 
 fn main() -> ExitCode {
@@ -20,9 +21,7 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         ["ci"] => ci::all(),
         ["bench", "trust"] => bench::trust(),
-        ["bench", "vault", folder @ ..] if folder.len() <= 1 => {
-            bench::vault(folder.first().copied())
-        }
+        ["bench", "vault", peer @ ..] if peer.len() <= 1 => bench::vault(peer.first().copied()),
         ["kill", numbers @ ..] if numbers.len() <= 2 => kill::run_command(numbers),
         _ => Err(USAGE.to_owned()),
     };
