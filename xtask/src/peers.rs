@@ -10,6 +10,7 @@ use crate::run::output;
 
 const OUR_PORT: u16 = 7481;
 const REST_PORT: u16 = 7482;
+const SSH_PORT: u16 = 7483;
 
 /// Where a program keeps everything: its server in `data`.
 pub(crate) struct Place {
@@ -205,7 +206,7 @@ impl Rustic {
     }
 }
 
-/// Its server is a process of each command, over a pipe instead of ssh.
+/// Its server is a process of each command, over ssh.
 struct Borg(PathBuf);
 
 impl Peer for Borg {
@@ -214,8 +215,9 @@ impl Peer for Borg {
     }
 
     fn serve(&self, place: &Place) -> Result<Option<Child>, String> {
+        let server = ssh_server(place)?;
         output(self.client(place).args(["init", "--encryption", "repokey"]))?;
-        Ok(None)
+        Ok(Some(server))
     }
 
     fn command(&self, place: &Place, step: &Step<'_>) -> Option<Command> {
@@ -260,19 +262,18 @@ impl Peer for Borg {
 impl Borg {
     fn client(&self, place: &Place) -> Command {
         let mut command = Command::new(&self.0);
-        // `BORG_RSH host borg serve`: the host's name is left out, and the rest runs here.
         command
             .env("HOME", &place.dir)
             .env("BORG_PASSPHRASE", "bench")
-            .env("BORG_RSH", "sh -c 'shift; exec \"$@\"' rsh")
+            .env("BORG_RSH", ssh(place))
             .env("BORG_REMOTE_PATH", &self.0)
             .env("BORG_REPO", format!("ssh://here{}", place.dir.join("data/repo").display()));
         command
     }
 }
 
-/// Its server is a process of each command, over a pipe instead of ssh. It has no check: reading both
-/// folders back stands for it.
+/// Its server is a process of each command, over ssh. It has no check: reading both folders back stands
+/// for it.
 struct Bupstash(PathBuf);
 
 impl Peer for Bupstash {
@@ -281,9 +282,10 @@ impl Peer for Bupstash {
     }
 
     fn serve(&self, place: &Place) -> Result<Option<Child>, String> {
-        output(self.client(place).arg("init"))?;
+        let server = ssh_server(place)?;
         output(self.client(place).args(["new-key", "--output"]).arg(place.dir.join("key")))?;
-        Ok(None)
+        output(self.client(place).arg("init"))?;
+        Ok(Some(server))
     }
 
     fn command(&self, place: &Place, step: &Step<'_>) -> Option<Command> {
@@ -337,7 +339,9 @@ impl Peer for Bupstash {
 
 impl Bupstash {
     fn client(&self, place: &Place) -> Command {
-        let serve = format!("{} serve {}", self.0.display(), place.dir.join("data/repo").display());
+        let repository = place.dir.join("data/repo");
+        let serve =
+            format!("{} here {} serve {}", ssh(place), self.0.display(), repository.display());
         let mut command = Command::new(&self.0);
         command
             .env("HOME", &place.dir)
@@ -345,6 +349,35 @@ impl Bupstash {
             .env("BUPSTASH_REPOSITORY_COMMAND", serve);
         command
     }
+}
+
+/// Starts an ssh server for this user alone. Its own use is not the peer's server's.
+fn ssh_server(place: &Place) -> Result<Child, String> {
+    let dir = place.dir.join("ssh");
+    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+    let shown = dir.display();
+    for key in ["host", "user"] {
+        let mut make = Command::new("ssh-keygen");
+        output(make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(key)))?;
+    }
+    let server = format!(
+        "Port {SSH_PORT}\nListenAddress 127.0.0.1\nHostKey {shown}/host\nPidFile {shown}/pid\n\
+         AuthorizedKeysFile {shown}/user.pub\nStrictModes no\nUsePAM no\n"
+    );
+    let client = format!(
+        "Host here\nHostName 127.0.0.1\nPort {SSH_PORT}\nIdentityFile {shown}/user\n\
+         StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+    );
+    for (name, text) in [("server", server), ("client", client)] {
+        std::fs::write(dir.join(name), text).map_err(|error| error.to_string())?;
+    }
+    let mut server = Command::new("/usr/sbin/sshd");
+    server.args(["-D", "-f"]).arg(dir.join("server"));
+    spawn(&mut server, SSH_PORT)
+}
+
+fn ssh(place: &Place) -> String {
+    format!("ssh -F {}", place.dir.join("ssh/client").display())
 }
 
 fn rest_server(program: &Path, place: &Place) -> Result<Child, String> {

@@ -1,6 +1,9 @@
 //! Where new blocks go: into packs, to the server, and into the index of this run.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+};
 
 use sr_keys::VaultKeys;
 use sr_vault::{
@@ -54,7 +57,8 @@ pub(crate) struct Sink<'a> {
     keys: &'a VaultKeys,
     index: &'a ChunkIndex,
     claimed: Mutex<IdTable>,
-    open: Mutex<Open>,
+    /// The pack that is being filled, and those that hold what had no room in it.
+    open: Mutex<VecDeque<Open>>,
     uploads: mpsc::SyncSender<Upload>,
     spare: Spare,
     written: Mutex<Vec<IndexPack>>,
@@ -67,7 +71,6 @@ const DEFERRED_MAX: usize = 4;
 struct Open {
     builder: PackBuilder,
     holds: IndexPack,
-    deferred: Vec<(IndexBlock, Vec<u8>)>,
 }
 
 impl Open {
@@ -76,7 +79,7 @@ impl Open {
         let buffer = lock(spare).pop();
         let builder =
             buffer.map_or_else(|| PackBuilder::new(id), |b| PackBuilder::with_buffer(id, b));
-        Self { builder, holds, deferred: Vec::new() }
+        Self { builder, holds }
     }
 
     fn random(keys: &VaultKeys, spare: &Spare) -> Self {
@@ -85,14 +88,6 @@ impl Open {
 
     fn has_room(&self, len: usize) -> bool {
         self.builder.blobs() < BLOCKS_PER_PACK && self.builder.fits(Class::LARGEST, len)
-    }
-
-    fn push_or_defer(&mut self, block: IndexBlock, stored: &[u8]) {
-        if self.has_room(stored.len()) {
-            self.push(block, stored);
-        } else {
-            self.deferred.push((block, stored.to_vec()));
-        }
     }
 
     /// Adds a block, whose place in the pack `block` does not name yet.
@@ -113,7 +108,7 @@ impl<'a> Sink<'a> {
             keys,
             index,
             claimed: Mutex::default(),
-            open: Mutex::new(Open::random(keys, &spare)),
+            open: Mutex::default(),
             uploads,
             spare: Arc::clone(&spare),
             written: Mutex::default(),
@@ -138,22 +133,18 @@ impl<'a> Sink<'a> {
         let in_index =
             IndexBlock { kind, offset: 0, stored_len: 0, raw_len, chunks: chunks.collect() };
         let mut open = lock(&self.open);
-        open.push_or_defer(in_index, block.stored);
-        if open.deferred.len() < DEFERRED_MAX {
+        let place = open.iter().position(|pack| pack.has_room(block.stored.len()));
+        let place = place.unwrap_or_else(|| {
+            open.push_back(Open::random(self.keys, &self.spare));
+            open.len() - 1
+        });
+        open[place].push(in_index, block.stored);
+        let deferred: usize = open.iter().skip(1).map(|pack| pack.builder.blobs()).sum();
+        if deferred < DEFERRED_MAX {
             return Ok(());
         }
-        let full = self.next(&mut open);
-        // The pack stays locked until an uploader takes the full one, so that no third one fills.
-        self.send_filled(full)
-    }
-
-    /// Starts a pack with the blocks that waited for it, and returns the full one.
-    fn next(&self, open: &mut Open) -> Open {
-        let mut next = Open::random(self.keys, &self.spare);
-        for (block, stored) in std::mem::take(&mut open.deferred) {
-            next.push_or_defer(block, &stored);
-        }
-        std::mem::replace(open, next)
+        // They stay locked until an uploader takes the full one, so that no other fills meanwhile.
+        open.pop_front().map_or(Ok(()), |full| self.send_filled(full))
     }
 
     /// Sends a pack that this run's index names.
@@ -163,7 +154,7 @@ impl<'a> Sink<'a> {
     }
 
     fn send(&self, open: Open) -> Result<(), Stopped> {
-        let Open { builder, holds, .. } = open;
+        let Open { builder, holds } = open;
         self.uploads.send(Upload { builder, holds }).map_err(|_| Stopped)
     }
 
@@ -178,10 +169,9 @@ impl<'a> Sink<'a> {
         cache: &Cache,
     ) -> Result<Finished, ClientError> {
         let stopped = |Stopped| ClientError::Resources("the upload stopped".into());
-        let mut rest =
-            std::mem::replace(&mut *lock(&self.open), Open::random(self.keys, &self.spare));
-        while !rest.deferred.is_empty() {
-            let full = self.next(&mut rest);
+        let mut open = std::mem::take(&mut *lock(&self.open));
+        let rest = open.pop_back().unwrap_or_else(|| Open::random(self.keys, &self.spare));
+        for full in open {
             self.send_filled(full).map_err(stopped)?;
         }
         let reserve = index_len(&lock(&self.written))
