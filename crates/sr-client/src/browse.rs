@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Zeros of a hole that are written at once.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What an entry of a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

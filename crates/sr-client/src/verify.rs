@@ -5,6 +5,11 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use sr_keys::VaultKeys;
@@ -18,6 +23,7 @@ use sr_wire::{Misbehaviour, PackId};
 
 use crate::{
     ClientError, RefusedFile,
+    backup::join_all,
     progress::{Phase, Progress},
     read::{ReadError, Reader, expand},
     remote::Remote,
@@ -50,6 +56,9 @@ impl VerifyReport {
     }
 }
 
+/// Packs that are read at once.
+const WORKERS: usize = 2;
+
 type Bad = HashMap<ChunkId, Misbehaviour>;
 
 /// Checks every snapshot of `view`: that every chunk has a place in a pack that the server has, and
@@ -75,25 +84,39 @@ pub(crate) fn verify(
     report.packs = (packs.len() - missing.len()) as u64;
     report.bad_packs.extend(missing.iter().map(|pack| (*pack, Misbehaviour::PackMissing)));
     let reader = Reader::new(keys, remote, &view.index, ids);
-    let mut bad = Bad::new();
-    for (pack, blocks) in blocks_by_pack(view) {
-        let result = if missing.contains(&pack) {
-            Err(Misbehaviour::PackMissing)
-        } else if read_data {
-            let checked = check_pack(&reader, ids, view, pack, &blocks, &mut bad, &mut report)?;
-            progress.did(1, 0);
-            checked
-        } else {
+    let packs: Vec<(PackId, Blocks)> = blocks_by_pack(view).into_iter().collect();
+    let (cursor, found) = (AtomicUsize::new(0), Mutex::new((Bad::new(), report)));
+    thread::scope(|scope| {
+        let work = || {
+            while let Some((pack, blocks)) = packs.get(cursor.fetch_add(1, Ordering::Relaxed)) {
+                let checked = if missing.contains(pack) {
+                    Checked { whole: Err(Misbehaviour::PackMissing), ..Checked::default() }
+                } else if read_data {
+                    let checked = check_pack(&reader, ids, view, *pack, blocks)?;
+                    progress.did(1, 0);
+                    checked
+                } else {
+                    Checked::default()
+                };
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                let (bad, report) = &mut *found;
+                report.bytes_read += checked.bytes_read;
+                for id in checked.wrong {
+                    bad.insert(id, Misbehaviour::ChunkMismatch);
+                    report.bad_packs.push((*pack, Misbehaviour::ChunkMismatch));
+                }
+                if let Err(misbehaviour) = checked.whole {
+                    bad.extend(blocks.values().flatten().map(|(id, _)| (*id, misbehaviour)));
+                    if !missing.contains(pack) {
+                        report.bad_packs.push((*pack, misbehaviour));
+                    }
+                }
+            }
             Ok(())
         };
-        if let Err(misbehaviour) = result {
-            let chunks = blocks.values().flatten();
-            bad.extend(chunks.map(|(id, _)| (*id, misbehaviour)));
-            if !missing.contains(&pack) {
-                report.bad_packs.push((pack, misbehaviour));
-            }
-        }
-    }
+        join_all((0..WORKERS).map(|_| scope.spawn(work)).collect())
+    })?;
+    let (bad, mut report) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     // What only this device's cache makes up for is lost with this device.
     report.lists_damaged = view.bad_lists.iter().any(|(_, _, cached)| *cached);
     report.bad_packs.extend(view.bad_lists.iter().map(|(pack, why, _)| (*pack, *why)));
@@ -120,23 +143,41 @@ fn blocks_by_pack(view: &View) -> BTreeMap<PackId, Blocks> {
     packs
 }
 
-/// Reads a pack whole. The outer error ends the check; the inner one is a finding.
+/// What reading a pack gave.
+struct Checked {
+    /// Whether it is the pack that was stored.
+    whole: Result<(), Misbehaviour>,
+    /// Chunks that are not what their ids say.
+    wrong: Vec<ChunkId>,
+    bytes_read: u64,
+}
+
+impl Default for Checked {
+    fn default() -> Self {
+        Self { whole: Ok(()), wrong: Vec::new(), bytes_read: 0 }
+    }
+}
+
+/// Reads a pack whole. An error ends the check; what is wrong with the pack is none.
 fn check_pack(
     reader: &Reader<'_>,
     ids: &ChunkIds,
     view: &View,
     pack: PackId,
     blocks: &Blocks,
-    bad: &mut Bad,
-    report: &mut VerifyReport,
-) -> Result<Result<(), Misbehaviour>, ClientError> {
+) -> Result<Checked, ClientError> {
+    let mut checked = Checked::default();
     let opened = match reader.open_whole(pack) {
         Ok(opened) => opened,
-        Err(ReadError::Damaged(misbehaviour)) => return Ok(Err(misbehaviour)),
+        Err(ReadError::Damaged(misbehaviour)) => {
+            checked.whole = Err(misbehaviour);
+            return Ok(checked);
+        }
         Err(error) => return Err(error.into()),
     };
-    if let Err(misbehaviour) = opened.table() {
-        return Ok(Err(misbehaviour));
+    checked.whole = opened.table().map(|_| ());
+    if checked.whole.is_err() {
+        return Ok(checked);
     }
     for (number, chunks) in blocks {
         let Some(place) = view.index.block(*number) else { continue };
@@ -150,13 +191,12 @@ fn check_pack(
             };
             // SR-004
             if actual != *id {
-                bad.insert(*id, Misbehaviour::ChunkMismatch);
-                report.bad_packs.push((pack, Misbehaviour::ChunkMismatch));
+                checked.wrong.push(*id);
             }
-            report.bytes_read += chunk.len() as u64;
+            checked.bytes_read += chunk.len() as u64;
         }
     }
-    Ok(Ok(()))
+    Ok(checked)
 }
 
 /// Walks all trees, each once, and names the files that need a bad chunk.
