@@ -2,7 +2,7 @@
 //! as soon as all that is in it is known. What is in memory is what is on the way, not the whole tree.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use rustix::fs::fstat;
+use rustix::fs::{Mode, OFlags, fstat};
 use sr_vault::{
     ChunkId, ChunkIds, Chunker,
     block::{BlockBuilder, Compression, Compressor, Kind},
@@ -65,15 +65,15 @@ pub(crate) fn walk(
     new: Option<NewCache>,
 ) -> Result<Walked, ClientError> {
     let cannot = |error: io::Error| ClientError::local("reading", path)(error);
-    let flags =
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-    let root = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
-        .map_err(|error| cannot(error.into()))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| cannot(error.into()))?;
     let stat = fstat(&root).map_err(|error| cannot(error.into()))?;
     let mut node = scan::node(&stat, stat.st_dev, Content::Folder { chunks: Vec::new() });
     let walk = Walk {
         tools,
         path,
+        root,
         device: stat.st_dev,
         profile: scan::inside(path, profile),
         old,
@@ -98,7 +98,7 @@ pub(crate) fn walk(
         }),
         room: Condvar::new(),
     };
-    walk.run(root).map_err(|error| match error {
+    walk.run().map_err(|error| match error {
         WalkError::Root(error) => cannot(error),
         WalkError::Client(error) => error,
     })?;
@@ -116,6 +116,7 @@ pub(crate) fn walk(
 struct Walk<'a> {
     tools: &'a Tools<'a>,
     path: &'a Path,
+    root: OwnedFd,
     device: u64,
     /// The folder that holds the profile, and the profile's name in it.
     profile: Option<(PathBuf, Vec<u8>)>,
@@ -161,9 +162,10 @@ struct ToList {
     parent: Option<(usize, usize)>,
 }
 
-/// A file that is to be read.
+/// A file that is to be read. Its folder is opened again then: so many files wait that there would be too
+/// many open folders.
 struct ToRead {
-    folder: Arc<Opened>,
+    folder: Arc<Path>,
     number: usize,
     place: usize,
     name: Vec<u8>,
@@ -184,13 +186,13 @@ impl From<ClientError> for WalkError {
 }
 
 impl Walk<'_> {
-    fn run(&self, root: OwnedFd) -> Result<(), WalkError> {
+    fn run(&self) -> Result<(), WalkError> {
         let (batches, queue) = mpsc::channel();
         let queue: Batches = Mutex::new(Some(queue));
         let count = thread::available_parallelism().map_or(1, |n| n.get().min(WORKERS_MAX));
         thread::scope(|scope| {
             let workers: Vec<_> = (0..count).map(|_| scope.spawn(|| self.work(&queue))).collect();
-            let listed = self.list_all(&root, &batches);
+            let listed = self.list_all(&batches);
             drop(batches);
             let worked = join_all(workers);
             // A reader's error is the cause, the listing's may be its echo.
@@ -200,19 +202,13 @@ impl Walk<'_> {
     }
 
     /// Lists all folders, each before those in it.
-    fn list_all(
-        &self,
-        root: &OwnedFd,
-        batches: &mpsc::Sender<Vec<ToRead>>,
-    ) -> Result<(), WalkError> {
+    fn list_all(&self, batches: &mpsc::Sender<Vec<ToRead>>) -> Result<(), WalkError> {
         let mut stack = vec![ToList { path: PathBuf::new(), parent: None }];
-        let mut batch = Vec::new();
+        let mut to_read = VecDeque::new();
         while let Some(next) = stack.pop() {
             let is_root = next.parent.is_none();
-            let listed = open_beneath(root, &next.path).and_then(|fd| {
-                let path = self.path.join(&next.path);
-                let opened = Arc::new(Opened { fd, path, device: self.device });
-                self.list(&opened, next.path.clone(), next.parent, &mut batch, &mut stack)
+            let listed = self.open(&next.path).and_then(|opened| {
+                self.list(&opened, next.path.clone(), next.parent, &mut to_read, &mut stack)
             });
             match listed {
                 Ok(folder) => self.finish_folders(folder)?,
@@ -224,12 +220,16 @@ impl Walk<'_> {
                     self.finish_folders(above)?;
                 }
             }
-            while batch.len() >= BATCH {
-                let rest = batch.split_off(BATCH);
-                self.send(batches, std::mem::replace(&mut batch, rest))?;
+            while to_read.len() >= BATCH {
+                self.send(batches, to_read.drain(..BATCH).collect())?;
             }
         }
-        self.send(batches, batch)
+        self.send(batches, to_read.into())
+    }
+
+    fn open(&self, folder: &Path) -> io::Result<Opened> {
+        let fd = open_beneath(&self.root, folder)?;
+        Ok(Opened { fd, path: self.path.join(folder), device: self.device })
     }
 
     fn send(
@@ -251,10 +251,10 @@ impl Walk<'_> {
     /// Lists a folder. Returns it if all that is in it is known.
     fn list(
         &self,
-        opened: &Arc<Opened>,
+        opened: &Opened,
         path: PathBuf,
         parent: Option<(usize, usize)>,
-        batch: &mut Vec<ToRead>,
+        to_read: &mut VecDeque<ToRead>,
         stack: &mut Vec<ToList>,
     ) -> io::Result<Option<Folder>> {
         let profile = self.profile.as_ref().filter(|(folder, _)| *folder == path);
@@ -264,7 +264,8 @@ impl Walk<'_> {
         let attributes = Of::File(&opened.fd).read()?;
         let known = self.old.folder(&path);
         let number = self.number();
-        let (mut files, mut bytes, mut folders, first) = (0, 0, Vec::new(), batch.len());
+        let (mut files, mut bytes, mut folders) = (0, 0, Vec::new());
+        let (folder, before): (Arc<Path>, _) = (path.as_path().into(), to_read.len());
         for (place, item) in items.iter_mut().enumerate() {
             match item.node.content {
                 Content::Folder { .. } => folders
@@ -274,16 +275,16 @@ impl Walk<'_> {
                         (files, bytes) = (files + 1, bytes + item.stamp.size);
                         continue;
                     }
-                    let (folder, name) = (Arc::clone(opened), item.node.name.as_slice().to_vec());
-                    batch.push(ToRead { folder, number, place, name });
+                    let (folder, name) = (Arc::clone(&folder), item.node.name.as_slice().to_vec());
+                    to_read.push_back(ToRead { folder, number, place, name });
                 }
                 _ => {}
             }
         }
-        let to_read = batch.len() - first;
-        self.tools.progress.expect(files + to_read as u64);
+        let new = to_read.len() - before;
+        self.tools.progress.expect(files + new as u64);
         self.tools.progress.did(files, 0);
-        let unknown = to_read + folders.len();
+        let unknown = new + folders.len();
         stack.extend(folders.into_iter().rev());
         let folder = Folder { path, parent, attributes, items, unknown };
         let mut state = self.state();
@@ -313,12 +314,24 @@ impl Walk<'_> {
     fn work(&self, queue: &Batches) -> Result<(), ClientError> {
         let Tools { ids, chunker, sink, progress, compression } = self.tools;
         let mut reader = FileReader::new(ids, chunker, sink, compressor(*compression)?);
+        let mut opened: Option<(usize, io::Result<Opened>)> = None;
         let mut run = || -> Result<(), ClientError> {
             loop {
                 let next = lock(queue).as_ref().map(mpsc::Receiver::recv);
                 let Some(Ok(batch)) = next else { return reader.flush().map_err(stopped) };
                 for file in batch {
-                    let outcome = reader.file(&file.folder, &file.name).map_err(stopped)?;
+                    if opened.as_ref().is_none_or(|(number, _)| *number != file.number) {
+                        opened = Some((file.number, self.open(&file.folder)));
+                    }
+                    let outcome = match &opened {
+                        Some((_, Ok(folder))) => {
+                            reader.file(folder, &file.name).map_err(stopped)?
+                        }
+                        Some((_, Err(error))) => {
+                            Outcome::Unreadable(io::Error::new(error.kind(), error.to_string()))
+                        }
+                        None => continue,
+                    };
                     progress.did(1, outcome.len());
                     self.take(&file, outcome)?;
                 }
@@ -338,7 +351,7 @@ impl Walk<'_> {
         let state_ref = &mut *state;
         let Some(folder) = state_ref.folders.get_mut(&file.number) else { return Ok(()) };
         let item = &mut folder.items[file.place];
-        let path = || file.folder.path.join(name(item));
+        let path = || self.path.join(&file.folder).join(name(item));
         match outcome {
             Outcome::Read { stamp, node, changed } => {
                 state_ref.walked.files += 1;

@@ -236,6 +236,26 @@ fn every_odd_thing_comes_back_as_it_was() {
     });
 }
 
+/// More folders than a process may have open, with a file in each.
+#[test]
+fn many_folders_take_few_open_files() {
+    // What a shell has unless somebody asks for more.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let usual = rustix::process::Rlimit { current: Some(1024), maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, usual).expect("sets");
+    let world = World::new();
+    for number in 0..2000 {
+        // So long that they are listed faster than read.
+        world.write(&format!("{number}/file"), noise(number, 32 << 10));
+    }
+    let report = world.backup();
+    assert_eq!((report.files, report.skipped.len()), (2000, 0), "{:?}", report.skipped.first());
+    let restore = world.restore("latest", None);
+    assert_eq!((restore.files, restore.failed.len()), (2000, 0));
+    let found = compare(&world.folder(), &world.target(), &HashSet::new()).expect("compares");
+    assert!(found.different.is_empty(), "{:?}", found.different);
+}
+
 /// A file that a restore finds in place, under another name of somebody else's file, stays theirs.
 #[test]
 fn a_restore_never_writes_into_another_name_of_a_file() {
