@@ -40,7 +40,7 @@ pub(crate) fn trust() -> Result<(), String> {
     run(&mut cargo(&["run", "--release", "--package", "sr-client", "--example", "trust"]))
 }
 
-/// With `only`, one peer instead of all that are installed.
+/// With `only`, these peers, with commas between them, instead of all that are installed.
 pub(crate) fn vault(only: Option<&str>) -> Result<(), String> {
     let home = std::env::var("HOME").map_err(|_| "HOME is not set")?;
     let cache = PathBuf::from(
@@ -52,7 +52,9 @@ pub(crate) fn vault(only: Option<&str>) -> Result<(), String> {
     run(&mut cargo(&["build", "--release", "--package", "strongroom"]))?;
     let ours = Ours(root().join("target/release/strongroom"));
     let mut programs: Vec<Box<dyn Peer>> = vec![Box::new(ours)];
-    programs.extend(found(&cache).into_iter().filter(|p| only.is_none_or(|only| p.name() == only)));
+    programs.extend(found(&cache).into_iter().filter(|peer| {
+        only.is_none_or(|only| only.split(',').any(|name| name == peer.name()))
+    }));
     let disk = std::env::temp_dir().join(format!("strongroom-bench-{}", std::process::id()));
     // The folders and their restores lie in memory: what a disk's writeback does is not what is measured.
     let memory = PathBuf::from(format!("/dev/shm/strongroom-bench-{}", std::process::id()));

@@ -12,7 +12,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   ci                      everything that must hold before a change lands
   bench trust             what accounts cost: making, linking, restoring, verifying a long chain
-  bench vault [PEER]      strongroom and its peers side by side; with PEER, that one only
+  bench vault [PEER,PEER] strongroom and its peers side by side; all that are installed, or these
   kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server";
 
 fn main() -> ExitCode {
