@@ -52,9 +52,11 @@ pub(crate) fn vault(only: Option<&str>) -> Result<(), String> {
     run(&mut cargo(&["build", "--release", "--package", "strongroom"]))?;
     let ours = Ours(root().join("target/release/strongroom"));
     let mut programs: Vec<Box<dyn Peer>> = vec![Box::new(ours)];
-    programs.extend(found(&cache).into_iter().filter(|peer| {
-        only.is_none_or(|only| only.split(',').any(|name| name == peer.name()))
-    }));
+    programs.extend(
+        found(&cache)
+            .into_iter()
+            .filter(|peer| only.is_none_or(|only| only.split(',').any(|name| name == peer.name()))),
+    );
     let disk = std::env::temp_dir().join(format!("strongroom-bench-{}", std::process::id()));
     // The folders and their restores lie in memory: what a disk's writeback does is not what is measured.
     let memory = PathBuf::from(format!("/dev/shm/strongroom-bench-{}", std::process::id()));
