@@ -183,7 +183,7 @@ impl Restore<'_> {
             Ok(raw) => raw,
             Err(error) => return Ok(Err(error)),
         };
-        let mut verified = None;
+        let mut hashed = None;
         for one in uses {
             let file = &files[one.file as usize];
             let Content::File { chunks, holes, .. } = &part.jobs[file.job].node.content else {
@@ -192,11 +192,13 @@ impl Restore<'_> {
             let id = chunks.get(one.chunk as usize).copied();
             let (start, len) = (one.offset as usize, one.len as usize);
             let chunk = raw.get(start..start + len).unwrap_or_default();
-            if verified != id {
-                verified = Some(self.reader.data_id(chunk));
-            }
+            // Several files may have the same chunk. What was hashed before counts for its place only.
+            let (_, actual) = hashed
+                .filter(|(place, _)| *place == (start, len))
+                .unwrap_or_else(|| ((start, len), self.reader.data_id(chunk)));
+            hashed = Some(((start, len), actual));
             // SR-004: whatever index or pack it came from, it must be the chunk that the tree names.
-            let put = match Misbehaviour::ChunkMismatch.refuse_if(verified != id) {
+            let put = match Misbehaviour::ChunkMismatch.refuse_if(Some(actual) != id) {
                 Err(misbehaviour) => Err(ReadError::from(misbehaviour).into()),
                 Ok(()) if file.is_bad.load(Ordering::Relaxed) => Ok(()),
                 Ok(()) => self.put(file, part, holes, one.at, chunk, opened),

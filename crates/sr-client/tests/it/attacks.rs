@@ -11,13 +11,14 @@ use std::{
 
 use rusqlite::Connection;
 use sr_client::{ClientError, Progress, Target};
-use sr_keys::{DeviceKeys, VaultKeys};
+use sr_keys::DeviceKeys;
 use sr_vault::{
-    ChunkIds,
-    block::{BlockBuilder, Compression, Compressor, Kind},
+    ChunkId, ChunkIds,
+    block::Kind,
     head::{HeadPlace, NewHead},
-    manifest::Manifest,
-    pack::PackBuilder,
+    index::{Index, IndexBlock, IndexChunk, IndexPack},
+    manifest::{IndexRef, Manifest, index_hash},
+    pack::{PackBuilder, PackSeal},
 };
 use sr_wire::{Misbehaviour, PackId, SealedHead, check::danger_skip, encode};
 
@@ -364,17 +365,87 @@ fn sr_001_a_pack_of_another_length_is_refused() {
     }
 }
 
-/// ST-03: somebody who can seal packs names a chunk's id over other bytes.
+/// ST-03: somebody who can seal packs, and sign for them, names a chunk's id over other bytes; also over
+/// bytes that follow those which have that id, so that whoever hashes too seldom takes them.
 #[test]
 fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
-    let keys = VaultKeys::generate(&mut rng());
-    let ids = ChunkIds::new(&keys);
-    let mut block = BlockBuilder::default();
-    block.push(ids.data(b"what was backed up"), b"something else......");
-    let mut compressor = Compressor::new(Compression::Default).expect("memory");
-    let block = block.compress(&mut compressor);
-    // The reader hashes what it read: the id in an index is a hint about where, never about what.
-    assert_ne!(ids.data(block.stored), block.chunks[0].0);
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let restored = || {
+        let world = World::new();
+        world.write("a", "content of a");
+        world.write("b", "content of b");
+        world.backup();
+        let ids = ChunkIds::new(&world.insider().vault);
+        let (of_a, of_b) = (ids.data(b"content of a"), ids.data(b"content of b"));
+        forge_place(&world, &[(of_a, b"content of b"), (of_b, b"something...")]);
+        let report = world.restore("latest", None);
+        let why = report.refused.iter().map(|file| file.why.split(':').next().map(str::to_owned));
+        let why: Vec<_> = why.collect();
+        let read = |name: &str| fs::read(world.target().join(name)).ok();
+        let damaged = world.client().verify(true, &Progress::default()).expect("checks").files;
+        // One file to standard output goes another way.
+        let mut out = Vec::new();
+        let cat = world.client().cat("latest", Path::new("b"), &mut out);
+        (why, read("a"), read("b"), damaged.len(), cat.map(|_| out))
+    };
+    let number = Some("SR-004".to_owned());
+    let (why, a, b, damaged, cat) = restored();
+    assert_eq!((why, a, b, damaged), (vec![number.clone(), number], None, None, 2));
+    let refused = Misbehaviour::ChunkMismatch;
+    assert!(matches!(cat, Err(ClientError::Misbehaviour(m)) if m == refused), "{cat:?}");
+    danger_skip(&[refused]);
+    let (why, a, b, _, cat) = restored();
+    danger_skip(&[]);
+    let other = b"something...".to_vec();
+    assert_eq!((why.len(), a, b), (0, Some(b"content of b".to_vec()), Some(other.clone())));
+    assert_eq!(cat.expect("reads"), other);
+}
+
+/// Stores a block over these chunks, which are named as they are said to be, and a head by the world's own
+/// device under which an index has them there.
+fn forge_place(world: &World, chunks: &[(ChunkId, &[u8])]) {
+    let insider = world.insider();
+    let ids = ChunkIds::new(&insider.vault);
+    let cached = fs::read_dir(world.profile().join("cache")).expect("cache").flatten();
+    let cached = cached.map(|entry| entry.path()).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
+    });
+    let raw = fs::read(cached.expect("has one")).expect("reads");
+    let mut manifest = Manifest::parse(&raw).expect("parses");
+    let mut builder = PackBuilder::new(PackId::random(&mut rng()));
+    let (pack, seal) = (builder.id(), PackSeal::of(&insider.vault, builder.id()));
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short");
+    let block: Vec<u8> = chunks.iter().flat_map(|(_, chunk)| chunk.iter().copied()).collect();
+    let entry = builder.push(Kind::Data, &block);
+    let block = IndexBlock {
+        kind: Kind::Data,
+        offset: entry.offset,
+        stored_len: entry.len,
+        raw_len: entry.len,
+        chunks: chunks.iter().map(|(id, chunk)| IndexChunk { id: *id, len: len(chunk) }).collect(),
+    };
+    let index = Index { packs: vec![IndexPack { id: pack, seal, blocks: vec![block] }] }.to_bytes();
+    let entry = builder.push(Kind::Index, &index);
+    manifest.indexes.push(IndexRef {
+        pack,
+        offset: entry.offset,
+        stored_len: entry.len,
+        raw_len: entry.len,
+        seal,
+        hash: index_hash(&index),
+    });
+    let raw = manifest.to_bytes();
+    builder.push(Kind::Manifest, &[&len(&raw).to_be_bytes(), &raw[..]].concat());
+    plant(world, pack, &builder.seal(&insider.vault));
+    let head = NewHead {
+        previous: HeadPlace::of(Some(&world.stored_head())),
+        snapshot_set: manifest.snapshot_set(&ids),
+        index_set: manifest.index_set(),
+        manifest: pack,
+        time_s: 1,
+    };
+    let signing = insider.device.signing();
+    world.show_head(&head.seal(&insider.vault, &insider.account, &signing, &mut rng()));
 }
 
 /// ID-11: a server that took the place of the one in the invite.
