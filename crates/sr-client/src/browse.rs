@@ -98,7 +98,7 @@ impl Client {
         which: &str,
         path: Option<&Path>,
     ) -> Result<(SnapshotInfo, Vec<EntryInfo>), ClientError> {
-        self.at(which, path, |reader, node| {
+        self.at(which, path, |reader, node, _| {
             let Content::Folder { chunks } = &node.content else {
                 return Ok(vec![entry(node, Path::new(""))]);
             };
@@ -117,7 +117,7 @@ impl Client {
         path: &Path,
         out: &mut dyn Write,
     ) -> Result<SnapshotInfo, ClientError> {
-        let (snapshot, ()) = self.at(which, Some(path), |reader, node| {
+        let (snapshot, ()) = self.at(which, Some(path), |reader, node, _| {
             let Content::File { size, chunks, holes } = &node.content else {
                 return Err(ClientError::NotFound(format!("file {}", path.display())));
             };
@@ -192,12 +192,12 @@ impl Client {
         finder.all(&view, &ids, &reader)
     }
 
-    /// Reads what `which` and `path` name.
-    fn at<T>(
+    /// Reads what `which` and `path` name; `read` also gets where that was on the device.
+    pub(crate) fn at<T>(
         &mut self,
         which: &str,
         path: Option<&Path>,
-        read: impl FnOnce(&Reader<'_>, &Node) -> Result<T, ClientError>,
+        read: impl FnOnce(&Reader<'_>, &Node, PathBuf) -> Result<T, ClientError>,
     ) -> Result<(SnapshotInfo, T), ClientError> {
         let (keys, ids, view) = self.view(For::Reading)?;
         let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
@@ -207,7 +207,9 @@ impl Client {
             let path = inner.iter().collect::<PathBuf>();
             ClientError::NotFound(format!("{} in that snapshot", path.display()))
         })?;
-        Ok((info(snapshot, &ids), read(&reader, &node)?))
+        let mut place = PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice()));
+        place.extend(&inner);
+        Ok((info(snapshot, &ids), read(&reader, &node, place)?))
     }
 }
 

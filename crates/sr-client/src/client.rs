@@ -24,7 +24,6 @@ use crate::{
     devices::TRIES_MAX,
     link::LINK_TIME,
     profile::{NewProfile, Profile},
-    read::Reader,
     remote::{Remote, os_rng, runtime},
     restore, root, verify,
     view::{For, View},
@@ -361,28 +360,18 @@ impl Client {
         target: &Target,
         progress: &Progress,
     ) -> Result<(SnapshotInfo, RestoreReport), ClientError> {
-        let (keys, ids, view) = self.view(For::Reading)?;
-        let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
-        let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
-        let reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
-        let node = reader.node(&snapshot.root, &names)?.ok_or_else(|| {
-            let path = inner.iter().collect::<PathBuf>();
-            ClientError::NotFound(format!("{} in that snapshot", path.display()))
-        })?;
-        let is_folder = matches!(node.content, sr_vault::tree::Content::Folder { .. });
-        let target = match target {
-            Target::Folder(folder) => folder.clone(),
-            Target::InPlace => {
-                let mut place = PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice()));
-                place.extend(&inner);
-                if !is_folder {
-                    place.pop();
+        self.at(which, path, |reader, node, mut place| {
+            let target = match target {
+                Target::Folder(folder) => folder.clone(),
+                Target::InPlace => {
+                    if !matches!(node.content, sr_vault::tree::Content::Folder { .. }) {
+                        place.pop();
+                    }
+                    place
                 }
-                place
-            }
-        };
-        let report = restore::restore(&reader, &node, &target, progress)?;
-        Ok((info(snapshot, &ids), report))
+            };
+            restore::restore(reader, node, &target, progress)
+        })
     }
 
     /// Checks whether everything can be had back; with `read_data` by reading all of it. The next

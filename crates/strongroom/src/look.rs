@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path};
 
 use serde_json::{Value, json};
-use sr_client::{Change, ChangeKind, EntryInfo, EntryKind, Found};
+use sr_client::{Change, ChangeKind, ClientError, EntryInfo, EntryKind, Found};
 
 use crate::{
     args::Args,
@@ -37,9 +37,17 @@ pub(crate) fn cat(args: &Args, what: &OsStr) -> Result<Done, Failure> {
     let path = path.filter(|_| !args.json);
     let path = path.ok_or_else(|| Failure::usage("standard output takes one file", one))?;
     let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-    client(args)?.cat(&which, path, &mut out)?;
-    let flushed = io::Write::flush(&mut out);
-    flushed.map_err(|error| Failure::usage(format!("standard output: {error}"), one))?;
+    let written = client(args)?.cat(&which, path, &mut out);
+    let flushed = io::Write::flush(&mut out).map_err(|source| ClientError::Local {
+        doing: "writing",
+        path: "standard output".into(),
+        source,
+    });
+    match written.and(flushed) {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(ClientError::Local { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {}
+        done => done?,
+    }
     Ok(Done::new(String::new(), Value::Null))
 }
 
