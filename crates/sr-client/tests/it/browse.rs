@@ -79,7 +79,7 @@ fn two_snapshots_are_compared_and_all_are_searched() {
     ];
     assert_eq!(found, expected);
     assert!(client.diff(&first, &first).expect("compares").is_empty());
-    assert!(matches!(client.diff(&first, "n0"), Err(ClientError::NotFound(_))));
+    assert!(matches!(client.diff(&first, "zzz"), Err(ClientError::NotFound(_))));
 
     let found = client.find("*.txt").expect("finds");
     let versions: Vec<_> = found.iter().map(|f| (f.snapshots, f.entry.size)).collect();
