@@ -71,7 +71,10 @@ fn a_head_that_never_arrived_is_sent_again() {
 #[test]
 fn packs_of_an_interrupted_run_are_used_by_the_next() {
     let mut world = World::new();
-    world.write("big", noise(1, 40_000_000));
+    // A chunk of the largest size needs a pack of the largest size, however little is left beside it.
+    for number in 0..40 {
+        world.write(&format!("big {number}"), noise(number, 1_000_000));
+    }
     // The server refuses in the middle of the upload, and has room later.
     world.caps.bytes_per_space = 20 << 20;
     world.tamper(|_| {});
