@@ -12,10 +12,10 @@ use sr_vault::{
     ChunkIds, Chunker,
     block::{Compression, Compressor},
     head::NewHead,
-    index::ChunkIndex,
-    manifest::{Manifest, Snapshot},
+    index::{ChunkIndex, IndexPack},
+    manifest::{IndexRef, Listed, Manifest, Snapshot},
 };
-use sr_wire::SnapshotId;
+use sr_wire::{DeviceId, PackId, SnapshotId};
 
 use crate::{
     ClientError, Clock, Folder,
@@ -24,7 +24,7 @@ use crate::{
     profile::Profile,
     progress::{Phase, Progress},
     remote::{Remote, os_rng},
-    sink::{Adopted, Sink, UPLOADERS, upload},
+    sink::{Adopted, Finished, Sink, UPLOADERS, upload},
     view::{Cache, For, View},
     walk::{Tools, walk},
 };
@@ -45,6 +45,21 @@ impl Skipped {
     pub(crate) fn unreadable(path: PathBuf, error: &io::Error) -> Self {
         Self { path, why: error.to_string() }
     }
+}
+
+/// How a run stores.
+pub(crate) struct How {
+    pub(crate) compression: Compression,
+    /// Tags of its snapshots.
+    pub(crate) tags: Vec<String>,
+}
+
+/// What a run did.
+pub(crate) struct Ran {
+    pub(crate) reports: Vec<BackupReport>,
+    pub(crate) manifest: Manifest,
+    /// Packs that the server has lost.
+    pub(crate) lost: Vec<PackId>,
 }
 
 /// What a run did for one folder.
@@ -75,14 +90,15 @@ struct Run<'a> {
     ids: ChunkIds,
     chunker: Chunker,
     sink: Sink<'a>,
-    compression: Compression,
+    how: &'a How,
     progress: &'a Progress,
     /// The profile's own files are not backed up: they change while they are read.
     exclude: PathBuf,
     cache_dir: PathBuf,
     now_s: u64,
-    /// The first snapshot of this run is the vault's so-manieth.
+    /// The number of this run.
     next_number: u64,
+    by: DeviceId,
 }
 
 /// Backs up `folders` under one new head.
@@ -91,14 +107,21 @@ pub(crate) fn run(
     remote: &Remote,
     folders: &[Folder],
     clock: &Clock,
-    compression: Compression,
+    how: &How,
     progress: &Progress,
-) -> Result<Vec<BackupReport>, ClientError> {
+) -> Result<Ran, ClientError> {
     progress.start(Phase::Connecting, 0);
     let keys = Arc::clone(&profile.keys);
     let ids = ChunkIds::new(&keys.vault);
-    let damaged = profile.damaged_packs()?;
-    let mut view = View::open(profile, remote, &ids, For::Writing(&damaged))?;
+    let mut damaged = profile.damaged_packs()?;
+    let mut view = View::open(profile, remote, For::Writing(&damaged))?;
+    let lost = view.lost(remote, &keys.vault)?;
+    if !lost.is_empty() {
+        // What they held counts as not stored.
+        profile.add_damaged(&lost)?;
+        damaged.extend(&lost);
+        view = View::open(profile, remote, For::Writing(&damaged))?;
+    }
     let stored = view.adopt_pending(profile, remote)?;
     let adopted = Adopted { stored, to_index_anew: std::mem::take(&mut view.to_index_anew) };
     let device = profile.device_name()?;
@@ -109,12 +132,13 @@ pub(crate) fn run(
         chunker: Chunker::new(&keys.vault),
         ids,
         sink,
-        compression,
+        how,
         progress,
         exclude,
         cache_dir,
         now_s: clock(),
-        next_number: view.manifest.snapshots.len() as u64,
+        next_number: view.manifest.next_number(),
+        by: keys.device.id(),
     };
     let shared = Mutex::new(&mut *profile);
     let manifest = view.manifest.clone();
@@ -127,20 +151,19 @@ pub(crate) fn run(
     });
     // An uploader's error is the cause, the workers' only its echo.
     uploaded?;
-    let (mut reports, finished, ids) = result?;
+    let (mut reports, mut finished) = result?;
     // What only that list knew was stored again, as far as it is here; that it was needed is said.
     if let (Some((_, why, _)), Some(report)) = (view.bad_lists.first(), reports.first_mut()) {
         let why = format!("a list on the server can't be read, run a check: {why}");
         report.skipped.push(Skipped { path: report.path.clone(), why });
     }
     progress.start(Phase::Finishing, 0);
-    let mut finished = finished;
     let mut place = view.place;
     let added = added(&view.manifest, &finished.manifest);
     loop {
         let head = NewHead {
             previous: place,
-            snapshot_set: finished.manifest.snapshot_set(&ids),
+            snapshot_set: finished.manifest.snapshot_set(),
             index_set: finished.manifest.index_set(),
             manifest: finished.pack,
             time_s: clock(),
@@ -150,42 +173,58 @@ pub(crate) fn run(
             break;
         }
         // Another device was faster: what this run stored goes on top of what that one did.
-        let theirs = View::open(profile, remote, &ids, For::Writing(&[]))?;
+        let theirs = View::open(profile, remote, For::Writing(&[]))?;
+        if pruned_between(&view.manifest, &theirs.manifest) {
+            // What this run found stored may be gone. What it stored itself is not lost.
+            return Err(ClientError::Overtaken);
+        }
         place = theirs.place;
         let mut merged = theirs.manifest;
         merged.snapshots.extend_from_slice(&added.snapshots);
         merged.indexes.extend_from_slice(&added.indexes);
-        finished = store_manifest(profile, remote, merged, &cache)?;
+        finished = store_manifest(profile, remote, merged, Vec::new())?;
     }
-    if let Some(newest) = finished.manifest.snapshots.iter().map(|s| s.time_s).max() {
+    if let Some(newest) = finished.manifest.live().map(|listed| listed.snapshot.time_s).max() {
         profile.set_newest_snapshot_s(newest)?;
     }
     cache.keep_only(&finished.manifest, finished.pack);
-    Ok(reports)
+    Ok(Ran { reports, manifest: finished.manifest, lost })
 }
 
 /// Returns what a run has added to `before`.
 fn added(before: &Manifest, after: &Manifest) -> Manifest {
     let snapshots = after.snapshots.iter().filter(|s| !before.snapshots.contains(s));
     let indexes = after.indexes.iter().filter(|index| !before.indexes.contains(index));
-    Manifest { snapshots: snapshots.cloned().collect(), indexes: indexes.copied().collect() }
+    Manifest {
+        snapshots: snapshots.cloned().collect(),
+        indexes: indexes.copied().collect(),
+        retired: Vec::new(),
+    }
 }
 
-/// Stores a manifest in a pack of its own.
-fn store_manifest(
+/// Returns whether a list of `before` is not in `after`: packs that it named may be gone.
+fn pruned_between(before: &Manifest, after: &Manifest) -> bool {
+    let stays = |old: &IndexRef| after.indexes.iter().any(|index| index.hash == old.hash);
+    !before.indexes.iter().all(stays)
+}
+
+/// Stores a manifest in a pack of its own, and an index of that and of `stored`.
+pub(crate) fn store_manifest(
     profile: &mut Profile,
     remote: &Remote,
     manifest: Manifest,
-    cache: &Cache,
-) -> Result<crate::sink::Finished, ClientError> {
+    stored: Vec<IndexPack>,
+) -> Result<Finished, ClientError> {
     let keys = Arc::clone(&profile.keys);
+    let cache = Cache { dir: profile.cache_dir()? };
     let (index, progress) = (ChunkIndex::default(), Progress::default());
     let (sink, queue) = Sink::new(&keys.vault, &index);
     let shared = Mutex::new(profile);
     let (finished, uploaded) = thread::scope(|scope| {
         let uploader = scope.spawn(|| upload(&queue, &shared, &keys.vault, remote, &progress));
         let finished = compressor(Compression::Default).and_then(|mut compressor| {
-            sink.finish(Adopted::default(), manifest, &mut compressor, cache)
+            let adopted = Adopted { stored, ..Adopted::default() };
+            sink.finish(adopted, manifest, &mut compressor, &cache)
         });
         (finished, join_all(vec![uploader]))
     });
@@ -193,7 +232,7 @@ fn store_manifest(
     finished
 }
 
-type Stored = (Vec<BackupReport>, crate::sink::Finished, ChunkIds);
+type Stored = (Vec<BackupReport>, Finished);
 
 impl Run<'_> {
     /// Stores all folders; consumes the run, so that the uploaders' queue ends.
@@ -218,12 +257,14 @@ impl Run<'_> {
             };
             let id = snapshot.id(&self.ids);
             report.snapshot = Some(id);
-            manifest.snapshots.push(snapshot);
+            let mut listed = Listed::new(snapshot);
+            self.how.tags.iter().for_each(|tag| listed.set_tag(tag, true));
+            manifest.snapshots.push(listed);
             reports.push(report);
         }
         let finished =
             self.sink.finish(adopted, manifest, &mut compressor(Compression::Default)?, cache)?;
-        Ok((reports, finished, self.ids))
+        Ok((reports, finished))
     }
 
     fn folder(
@@ -237,12 +278,13 @@ impl Run<'_> {
         // Without the cache, the next run reads more and stores the same.
         let new = NewCache::create(cache_path, settled_s).ok();
         let (ids, chunker) = (&self.ids, &self.chunker);
-        let (sink, compression, progress) = (&self.sink, self.compression, self.progress);
+        let (sink, compression, progress) = (&self.sink, self.how.compression, self.progress);
         let tools = Tools { ids, chunker, sink, compression, progress };
         let walked = walk(&tools, &folder.path, &self.exclude, &old, new)?;
         let snapshot = Snapshot {
             time_s: self.now_s,
             number: self.next_number,
+            by: self.by,
             device: device.to_vec().into(),
             path: folder.path.as_os_str().as_bytes().to_vec().into(),
             files: walked.files,

@@ -133,7 +133,7 @@ impl Client {
         let (keys, ids, view) = self.view(For::Reading)?;
         let reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
         let root = |which: &str| {
-            choose(&view.manifest.snapshots, &ids, which, None).map(|(snapshot, _)| &snapshot.root)
+            choose(&view.manifest, &ids, which, None).map(|(listed, _)| &listed.snapshot.root)
         };
         let (before, after) = (root(before)?, root(after)?);
         let mut changes = Vec::new();
@@ -200,7 +200,8 @@ impl Client {
         read: impl FnOnce(&Reader<'_>, &Node, PathBuf) -> Result<T, ClientError>,
     ) -> Result<(SnapshotInfo, T), ClientError> {
         let (keys, ids, view) = self.view(For::Reading)?;
-        let (snapshot, inner) = choose(&view.manifest.snapshots, &ids, which, path)?;
+        let (listed, inner) = choose(&view.manifest, &ids, which, path)?;
+        let snapshot = &listed.snapshot;
         let names: Vec<&[u8]> = inner.iter().map(|name| name.as_bytes()).collect();
         let reader = Reader::new(&keys.vault, &self.remote, &view.index, &ids);
         let node = reader.node(&snapshot.root, &names)?.ok_or_else(|| {
@@ -209,7 +210,7 @@ impl Client {
         })?;
         let mut place = PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice()));
         place.extend(&inner);
-        Ok((info(snapshot, &ids), read(&reader, &node, place)?))
+        Ok((info(listed, &ids), read(&reader, &node, place)?))
     }
 }
 
@@ -217,17 +218,17 @@ impl Client {
 struct Finder {
     glob: GlobMatcher,
     by_path: bool,
-    known: HashMap<Listed, Rc<Here>>,
+    known: HashMap<Folder, Rc<Here>>,
 }
 
 /// A folder: its path, and the chunks of its tree.
-type Listed = (PathBuf, Vec<ChunkId>);
+type Folder = (PathBuf, Vec<ChunkId>);
 
 /// What a folder holds that matters here.
 #[derive(Default)]
 struct Here {
     fitting: Vec<(PathBuf, Node)>,
-    folders: Vec<Listed>,
+    folders: Vec<Folder>,
 }
 
 impl Finder {
@@ -239,9 +240,9 @@ impl Finder {
     ) -> Result<Vec<Found>, ClientError> {
         let mut versions: Vec<(Node, Found)> = Vec::new();
         let mut places: HashMap<PathBuf, Vec<usize>> = HashMap::new();
-        for snapshot in view.manifest.snapshots.iter().rev() {
-            let base = Path::new(OsStr::from_bytes(snapshot.path.as_slice()));
-            let Content::Folder { chunks } = &snapshot.root.content else { continue };
+        for listed in view.manifest.live().rev() {
+            let base = Path::new(OsStr::from_bytes(listed.snapshot.path.as_slice()));
+            let Content::Folder { chunks } = &listed.snapshot.root.content else { continue };
             let mut stack = vec![(base.to_owned(), chunks.clone())];
             while let Some(folder) = stack.pop() {
                 let here = self.here(reader, folder)?;
@@ -254,7 +255,7 @@ impl Finder {
                         continue;
                     }
                     places.push(versions.len());
-                    let newest = info(snapshot, ids);
+                    let newest = info(listed, ids);
                     let found = Found { entry: at(node, path.clone()), snapshots: 1, newest };
                     versions.push((node.clone(), found));
                 }
@@ -266,7 +267,7 @@ impl Finder {
         Ok(found)
     }
 
-    fn here(&mut self, reader: &Reader<'_>, folder: Listed) -> Result<Rc<Here>, ClientError> {
+    fn here(&mut self, reader: &Reader<'_>, folder: Folder) -> Result<Rc<Here>, ClientError> {
         if let Some(known) = self.known.get(&folder) {
             return Ok(Rc::clone(known));
         }

@@ -11,9 +11,13 @@ use std::{
 
 use sr_keys::{DeviceKeys, KitNote, Owner, VaultKeys};
 use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
-use sr_vault::{ChunkIds, block::Compression, manifest::Snapshot};
+use sr_vault::{
+    ChunkIds,
+    block::Compression,
+    manifest::{Forgotten, Listed, Manifest, Snapshot},
+};
 use sr_wire::{
-    Invite, Misbehaviour, Right, SnapshotId, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
+    Invite, Misbehaviour, Right, SnapshotId, VLBytes, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
 };
 
 use crate::{
@@ -21,7 +25,9 @@ use crate::{
     VerifyReport,
     account::{self, Keys, PendingAct},
     backup,
-    devices::TRIES_MAX,
+    delay::{UptimeClock, uptime},
+    devices::{TRIES_MAX, unless_overtaken},
+    keep::check_tag,
     link::LINK_TIME,
     profile::{NewProfile, Profile},
     remote::{Remote, os_rng, runtime},
@@ -41,7 +47,11 @@ pub struct Client {
     pub(crate) root_remote: Remote,
     pub(crate) clock: Clock,
     pub(crate) link_patience: Duration,
+    pub(crate) uptime: UptimeClock,
     compression: Compression,
+    tags: Vec<String>,
+    lost_packs: u64,
+    marked_by_others: u64,
 }
 
 /// A snapshot, as people see it.
@@ -61,6 +71,10 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Entries that are not in it.
     pub skipped: u64,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Who wants it gone, and since when.
+    pub forgotten: Option<Forgotten>,
 }
 
 /// What a profile is and has.
@@ -178,7 +192,11 @@ impl Client {
             root_remote,
             clock,
             link_patience: LINK_TIME,
+            uptime: Arc::new(uptime),
             compression: Compression::Default,
+            tags: Vec::new(),
+            lost_packs: 0,
+            marked_by_others: 0,
         }
     }
 
@@ -306,6 +324,15 @@ impl Client {
         self.compression = compression;
     }
 
+    /// Says which tags the snapshots of the next backups get.
+    ///
+    /// **Errors** [`ClientError::Tag`].
+    pub fn set_tags(&mut self, tags: &[String]) -> Result<(), ClientError> {
+        tags.iter().try_for_each(|tag| check_tag(tag))?;
+        self.tags = tags.to_vec();
+        Ok(())
+    }
+
     /// Backs up one folder, or all of them. The first time, it makes the space on the server.
     ///
     /// **Errors** [`ClientError::FolderUnknown`], [`ClientError::NotFound`] when there is no
@@ -326,25 +353,42 @@ impl Client {
         if folders.is_empty() {
             return Err(ClientError::NotFound("folder to back up".into()));
         }
-        self.fresh(|client| {
-            client.require_full()?;
-            backup::run(
-                &mut client.profile,
-                &client.remote,
-                &folders,
-                &client.clock,
-                client.compression,
-                progress,
-            )
+        let how = backup::How { compression: self.compression, tags: self.tags.clone() };
+        unless_overtaken(|| {
+            self.fresh(|client| {
+                client.require_full()?;
+                let (profile, remote) = (&mut client.profile, &client.remote);
+                let ran = backup::run(profile, remote, &folders, &client.clock, &how, progress)?;
+                client.count_delay(&ran.manifest)?;
+                let this = client.profile.keys.device.id();
+                let marks = ran.manifest.snapshots.iter().filter_map(|l| l.forgotten);
+                client.marked_by_others = marks.filter(|mark| mark.by != this).count() as u64;
+                client.lost_packs = ran.lost.len() as u64;
+                Ok(ran.reports)
+            })
         })
     }
 
-    /// Returns all snapshots, oldest first.
+    /// Returns how many packs the server had lost, by its own word, when the last backup began. That
+    /// backup has stored again what of their content is still on this device.
+    #[must_use]
+    pub fn lost_packs(&self) -> u64 {
+        self.lost_packs
+    }
+
+    /// Returns how many snapshots other devices have marked as to be forgotten, as the last backup saw
+    /// it.
+    #[must_use]
+    pub fn marked_by_others(&self) -> u64 {
+        self.marked_by_others
+    }
+
+    /// Returns all snapshots that are not forgotten, oldest first.
     ///
     /// **Errors** those of reading the vault.
     pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, ClientError> {
         let (_, ids, view) = self.view(For::Reading)?;
-        Ok(view.manifest.snapshots.iter().map(|snapshot| info(snapshot, &ids)).collect())
+        Ok(view.manifest.live().map(|listed| info(listed, &ids)).collect())
     }
 
     /// Restores `path` of a snapshot, and says which snapshot it was. `which` is `latest`, an id, or the beginning of one; `path` is
@@ -455,7 +499,7 @@ impl Client {
         self.fresh(|client| {
             let keys = Arc::clone(&client.profile.keys);
             let ids = ChunkIds::new(&keys.vault);
-            let view = View::open(&mut client.profile, &client.remote, &ids, purpose)?;
+            let view = View::open(&mut client.profile, &client.remote, purpose)?;
             Ok((keys, ids, view))
         })
     }
@@ -554,7 +598,9 @@ pub(crate) fn tls_dialer() -> MakeDialer {
     })
 }
 
-pub(crate) fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
+pub(crate) fn info(listed: &Listed, ids: &ChunkIds) -> SnapshotInfo {
+    let snapshot = &listed.snapshot;
+    let tag = |tag: &VLBytes| String::from_utf8_lossy(tag.as_slice()).into_owned();
     SnapshotInfo {
         id: snapshot.id(ids),
         time_s: snapshot.time_s,
@@ -563,29 +609,38 @@ pub(crate) fn info(snapshot: &Snapshot, ids: &ChunkIds) -> SnapshotInfo {
         files: snapshot.files,
         bytes: snapshot.bytes,
         skipped: snapshot.skipped,
+        tags: listed.tags.iter().map(tag).collect(),
+        forgotten: listed.forgotten,
     }
 }
 
-/// Finds the snapshot that `which` and `path` mean, and the names below its folder.
+/// Finds the snapshot that `which` and `path` mean, and the names below its folder. One that is
+/// forgotten is found by its id.
 pub(crate) fn choose<'a>(
-    snapshots: &'a [Snapshot],
+    manifest: &'a Manifest,
     ids: &ChunkIds,
     which: &str,
     path: Option<&Path>,
-) -> Result<(&'a Snapshot, Vec<std::ffi::OsString>), ClientError> {
+) -> Result<(&'a Listed, Vec<std::ffi::OsString>), ClientError> {
     let path = path.unwrap_or_else(|| Path::new(""));
     let which = which.to_lowercase();
-    let matching: Vec<&Snapshot> = if which == "latest" {
-        let folders: BTreeSet<&[u8]> = snapshots.iter().map(|s| s.path.as_slice()).collect();
+    let matching: Vec<&Listed> = if which == "latest" {
+        let folders: BTreeSet<&[u8]> =
+            manifest.live().map(|l| l.snapshot.path.as_slice()).collect();
         if folders.len() > 1 && !path.is_absolute() {
             return Err(ClientError::FolderAmbiguous);
         }
-        snapshots.iter().rev().filter(|s| below(s, path).is_some()).take(1).collect()
+        let live = manifest.live().rev();
+        live.filter(|listed| below(&listed.snapshot, path).is_some()).take(1).collect()
     } else {
-        snapshots.iter().filter(|s| s.id(ids).to_string().starts_with(&which)).collect()
+        manifest
+            .snapshots
+            .iter()
+            .filter(|l| l.snapshot.id(ids).to_string().starts_with(&which))
+            .collect()
     };
-    let snapshot = match matching.as_slice() {
-        [snapshot] => *snapshot,
+    let listed = match matching.as_slice() {
+        [listed] => *listed,
         [] if which == "latest" && path.is_absolute() => {
             return Err(ClientError::NotFound(format!("snapshot with {}", path.display())));
         }
@@ -594,9 +649,9 @@ pub(crate) fn choose<'a>(
             return Err(ClientError::NotFound(format!("single snapshot that begins with {which}")));
         }
     };
-    let inner = below(snapshot, path)
+    let inner = below(&listed.snapshot, path)
         .ok_or_else(|| ClientError::NotFound(format!("{} in that snapshot", path.display())))?;
-    Ok((snapshot, inner))
+    Ok((listed, inner))
 }
 
 /// Returns the names that lead from the snapshot's folder to `path`.

@@ -58,6 +58,21 @@ pub struct Revoked {
     pub newest_s: Option<u64>,
 }
 
+/// Does what another device may be faster at, and then again.
+///
+/// **Errors** [`ClientError::Overtaken`] when that was so every time, and those of `work`.
+pub(crate) fn unless_overtaken<T>(
+    mut work: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    for _ in 1..TRIES_MAX {
+        match work() {
+            Err(ClientError::Overtaken) => {}
+            done => return done,
+        }
+    }
+    work()
+}
+
 impl Client {
     /// Returns all devices that the account ever had.
     ///
@@ -123,14 +138,7 @@ impl Client {
             return Err(ClientError::NotFound(format!("live device {which}")));
         }
         let snapshots = self.snapshots()?;
-        let mut taken_out = Err(ClientError::Overtaken);
-        for _ in 0..TRIES_MAX {
-            taken_out = self.try_revoke(device.id);
-            if !matches!(taken_out, Err(ClientError::Overtaken)) {
-                break;
-            }
-        }
-        taken_out?;
+        unless_overtaken(|| self.try_revoke(device.id))?;
         // The rights of every space, now or at the next command.
         self.refresh()?;
         Ok(Revoked {

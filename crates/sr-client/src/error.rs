@@ -114,6 +114,12 @@ pub enum ClientError {
     /// What was looked for is no pattern.
     #[error("that is no pattern: {0}")]
     Pattern(String),
+    /// The snapshot is pinned.
+    #[error("a pinned snapshot can't be forgotten")]
+    Pinned,
+    /// What was to be a tag is none.
+    #[error("a tag has 1 to 64 bytes, all of them visible")]
+    Tag,
     /// The profile has no server.
     #[error("this device has not joined a server")]
     NotJoined,

@@ -12,16 +12,19 @@ mod cache;
 mod client;
 mod compare;
 mod contacts;
+mod delay;
 mod devices;
 mod dial;
 mod error;
 mod file;
 mod heads;
+mod keep;
 mod link;
 mod lock;
 mod lru;
 mod profile;
 mod progress;
+mod prune;
 mod read;
 mod recovery;
 mod remote;
@@ -40,16 +43,23 @@ pub use browse::{Change, ChangeKind, EntryInfo, EntryKind, Found};
 pub use client::{Client, MakeDialer, SnapshotInfo, Status};
 pub use compare::{Comparison, compare};
 pub use contacts::KeptShare;
+pub use delay::{Uptime, UptimeClock};
 pub use devices::{ChainInfo, DeviceEntry, Revoked};
 pub use dial::{Channel, Clock, Dial, Io, TlsDialer};
 pub use error::{ClientError, RefusedFile};
+pub use keep::Judged;
 pub use link::{LinkOffer, Linking};
 pub use lock::{KeyLock, key_lock, lock, remove_passphrase, set_passphrase, unlock};
 pub use profile::{Folder, is_joined, profile_dir};
 pub use progress::{Phase, Progress};
+pub use prune::{PruneReport, Undeleted};
 pub use recovery::{KitPage, Request, RequestKind};
 pub use restore::{RestoreReport, Target};
 pub use see::{Seen, SeenSpace};
 pub use sr_keys::{CodeError, ContactCard, HelpRequest, Kit, KitNote};
-pub use sr_vault::block::Compression;
+pub use sr_vault::{
+    block::Compression,
+    manifest::{Forgotten, PINNED},
+    retention::{Keep, Reason},
+};
 pub use verify::VerifyReport;

@@ -19,7 +19,7 @@ use crate::{
     Client, ClientError, Clock, MakeDialer,
     account::{self, PendingAct},
     client::tls_dialer,
-    devices::TRIES_MAX,
+    devices::unless_overtaken,
     heads,
     profile::{NewProfile, Profile},
     remote::{Remote, os_rng, runtime},
@@ -260,15 +260,13 @@ impl Client {
             return Err(ClientError::WrongWords);
         }
         self.profile.set_link_failures(0, 0)?;
-        let mut added = Err(ClientError::Overtaken);
-        for _ in 0..TRIES_MAX {
-            added = self.try_add(&offer);
-            if !matches!(added, Err(ClientError::Overtaken)) {
-                break;
+        unless_overtaken(|| {
+            let added = self.try_add(&offer);
+            if matches!(added, Err(ClientError::Overtaken)) {
+                self.refresh()?;
             }
-            self.refresh()?;
-        }
-        added?;
+            added
+        })?;
         let account = &self.profile.keys.account;
         let pins = offer.pins.seal(&offer.transcript).map_err(|_| Misbehaviour::LinkAltered)?;
         let done = Done { seq: account.seq(), block: account.newest(), pins: pins.into() };

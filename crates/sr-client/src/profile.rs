@@ -27,6 +27,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::{
     ClientError,
     account::{Keys, PendingAct, Waiting, keys_of},
+    delay::Delay,
     lock::read_keys,
 };
 
@@ -451,6 +452,16 @@ impl Profile {
 
     pub(crate) fn set_link_failures(&self, count: u64, until_s: u64) -> Result<(), ClientError> {
         self.set("link-failures", &[count.to_be_bytes(), until_s.to_be_bytes()].concat())
+    }
+
+    /// Returns what this device has counted of the waits of forgotten snapshots.
+    pub(crate) fn delay(&self) -> Result<Delay, ClientError> {
+        let Some(bytes) = self.get("delay")? else { return Ok(Delay::default()) };
+        decode("delay", &bytes, bytes.len()).map_err(|_| self.damaged())
+    }
+
+    pub(crate) fn set_delay(&self, delay: &Delay) -> Result<(), ClientError> {
+        self.set("delay", &encode(delay))
     }
 
     pub(crate) fn newest_snapshot_s(&self) -> Result<Option<u64>, ClientError> {

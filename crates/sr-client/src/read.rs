@@ -81,13 +81,17 @@ impl<'a> Reader<'a> {
         let from = place.offset as usize;
         let chunk =
             block.get(from..from + place.len as usize).ok_or(Misbehaviour::ObjectMalformed)?;
+        self.check(kind, id, chunk)?;
+        Ok(take(chunk))
+    }
+
+    /// Refuses bytes that are not the chunk of that id (SR-004): whatever index or pack they came from.
+    pub(crate) fn check(&self, kind: Kind, id: &ChunkId, chunk: &[u8]) -> Result<(), Misbehaviour> {
         let actual = match kind {
             Kind::Tree => self.ids.tree(chunk),
             _ => self.ids.data(chunk),
         };
-        // SR-004: whatever index or pack it came from, it must be the chunk that the tree names.
-        Misbehaviour::ChunkMismatch.refuse_if(actual != *id)?;
-        Ok(take(chunk))
+        Misbehaviour::ChunkMismatch.refuse_if(actual != *id)
     }
 
     /// Reads the nodes of a folder.
@@ -128,7 +132,17 @@ impl<'a> Reader<'a> {
     /// Opens slots of the pack with this number in the index.
     pub(crate) fn open_pack(&self, number: u32, slots: Slots) -> Result<OpenSlots, ReadError> {
         let (pack, seal) = self.index.pack(number).ok_or(Misbehaviour::ObjectMalformed)?;
-        self.open(pack, Some(&seal), slots)
+        self.open_sealed(pack, &seal, slots)
+    }
+
+    /// Opens slots of a pack whose seal a verified index names.
+    pub(crate) fn open_sealed(
+        &self,
+        pack: PackId,
+        seal: &PackSeal,
+        slots: Slots,
+    ) -> Result<OpenSlots, ReadError> {
+        self.open(pack, Some(seal), slots)
     }
 
     /// Returns the length of a chunk that an index knows.

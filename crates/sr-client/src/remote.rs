@@ -20,15 +20,15 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use sr_crypto::{CAPABILITY_KEY_LEN, CapabilityKey, Hash};
+use sr_crypto::{CAPABILITY_KEY_LEN, CapabilityKey, Hash, Label};
 use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
     AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
-    SwapProof, VLBytes,
+    SignedPackList, SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
-    create_bytes, decode, encode, head_nonce, labels, limits, prove_bytes, rotate_bytes,
-    swap_bytes,
+    create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits, pack_list_hash,
+    prove_bytes, rotate_bytes, swap_bytes, undelete_bytes,
 };
 use tls_codec::{DeserializeBytes, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -251,6 +251,64 @@ impl Remote {
         Ok(missing)
     }
 
+    /// Returns those of `packs` that the server, by its signed word, has not. A server that has exactly
+    /// these says so at once.
+    pub(crate) fn lost(
+        &self,
+        keys: &VaultKeys,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>, ClientError> {
+        let (nonce, _) = head_nonce(None, &mut os_rng());
+        let listed = self.with_session(Some((keys, Right::Read)), |session| async move {
+            let request = encode(&api::PackList { space: keys.space(), nonce });
+            let reply = session.call(api::PACK_LIST, request, limits::MESSAGE_LEN_MAX).await?;
+            // SR-016
+            let listed: SignedPackList = decode("answer", &reply, limits::MESSAGE_LEN_MAX)
+                .map_err(|_| Misbehaviour::ResponseMalformed)?;
+            listed.verify(&session.card, keys.space(), &nonce)?;
+            Ok(listed.answer)
+        })?;
+        if (listed.count, listed.hash) == (packs.len() as u64, pack_list_hash(packs.to_vec())) {
+            return Ok(Vec::new());
+        }
+        // It has others besides, of a run of another device say, or has lost some.
+        self.missing(keys, packs)
+    }
+
+    /// Deletes packs; the server keeps them for some days.
+    pub(crate) fn delete_packs(
+        &self,
+        keys: &VaultKeys,
+        packs: &[PackId],
+    ) -> Result<(), ClientError> {
+        let (space, prune) = (keys.space(), &capability(keys, Right::Prune)?);
+        for packs in packs.chunks(limits::HAVE_MAX / 2) {
+            self.with_session(None, |session| async move {
+                let packs = packs.to_vec();
+                let proof = session.proof(prune, labels::PACK_DELETE, |binding, counter| {
+                    delete_bytes(binding, counter, space, &packs)
+                });
+                let delete = encode(&api::PackDelete { space, packs, proof });
+                session.call(api::PACK_DELETE, delete, limits::MESSAGE_LEN_MAX).await
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Brings back all packs that were deleted. Returns how many.
+    pub(crate) fn undelete_packs(&self, keys: &VaultKeys) -> Result<u64, ClientError> {
+        let (space, prune) = (keys.space(), &capability(keys, Right::Prune)?);
+        let reply = self.with_session(None, |session| async move {
+            let proof = session.proof(prune, labels::PACK_UNDELETE, |binding, counter| {
+                undelete_bytes(binding, counter, space)
+            });
+            let undelete = encode(&api::PackUndelete { space, proof });
+            session.call(api::PACK_UNDELETE, undelete, limits::MESSAGE_LEN_MAX).await
+        })?;
+        let reply: api::PackUndeleted = parse(&reply, limits::MESSAGE_LEN_MAX)?;
+        Ok(reply.packs)
+    }
+
     /// Returns the newest head and the server's verified word that it is.
     pub(crate) fn read_head(
         &self,
@@ -275,9 +333,8 @@ impl Remote {
         let append = &capability(keys, Right::Append)?;
         let (nonce, _) = head_nonce(newest, &mut os_rng());
         self.with_session(Some((keys, Right::Append)), |session| async move {
-            let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
-            let bytes = swap_bytes(&session.binding, counter, head);
-            let proof = SwapProof { counter, signature: append.sign(labels::SWAP, &bytes) };
+            let proof = session
+                .proof(append, labels::SWAP, |binding, counter| swap_bytes(binding, counter, head));
             let swap = encode(&api::HeadSwap { head: head.clone(), nonce, proof });
             let reply = session.call(api::HEAD_SWAP, swap, limits::MESSAGE_LEN_MAX).await?;
             Ok(verify_answer(&reply, &session.card, keys, &nonce)?)
@@ -321,9 +378,9 @@ impl Remote {
     ) -> Result<(), ClientError> {
         let (space, new) = (keys.space(), keys.space_keys(owner));
         self.with_session(None, |session| async move {
-            let counter = session.counter.fetch_add(1, Ordering::SeqCst) + 1;
-            let bytes = rotate_bytes(&session.binding, counter, space, &new);
-            let proof = SwapProof { counter, signature: key.sign(labels::ROTATE, &bytes) };
+            let proof = session.proof(key, labels::ROTATE, |binding, counter| {
+                rotate_bytes(binding, counter, space, &new)
+            });
             let rotate = encode(&api::SpaceRotate { space, keys: new, by, proof });
             session.call(api::SPACE_ROTATE, rotate, limits::MESSAGE_LEN_MAX).await
         })?;
@@ -519,6 +576,17 @@ impl Session {
         let proof = api::Prove { space, right, signature: key.sign(labels::PROVE, &bytes) };
         self.call(api::RIGHT_PROVE, encode(&proof), limits::MESSAGE_LEN_MAX).await?;
         Ok(())
+    }
+
+    /// Signs the next act of this connection by a right's key.
+    fn proof(
+        &self,
+        key: &CapabilityKey,
+        label: Label,
+        bytes: impl FnOnce(&[u8; 32], u64) -> Vec<u8>,
+    ) -> SwapProof {
+        let counter = self.counter.fetch_add(1, Ordering::SeqCst) + 1;
+        SwapProof { counter, signature: key.sign(label, &bytes(&self.binding, counter)) }
     }
 
     async fn call(

@@ -47,6 +47,7 @@ impl Client {
         let (keys, _, view) = self.view(For::Reading)?;
         let mut packs: BTreeSet<PackId> = view.index.packs().collect();
         packs.extend(view.manifest.indexes.iter().map(|index| index.pack));
+        packs.extend(&view.manifest.retired);
         let mut spaces = Vec::new();
         for (what, keys_of, remote, packs) in [
             ("list of your vaults and devices", &keys.root, &self.root_remote, BTreeSet::new()),

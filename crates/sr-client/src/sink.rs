@@ -198,8 +198,8 @@ impl<'a> Sink<'a> {
             self.send_filled(fill(group)).map_err(stopped)?;
         }
         let mut open = fill(&last);
-        let mut packs = std::mem::take(&mut *lock(&self.written));
-        packs.extend(adopted.stored);
+        let mut packs = adopted.stored;
+        packs.append(&mut lock(&self.written));
         packs.push(open.holds.clone());
         let anew = adopted.to_index_anew;
         // Where the tail has no room, each index and the manifest get a pack of their own; their

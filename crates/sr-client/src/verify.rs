@@ -17,6 +17,7 @@ use sr_vault::{
     ChunkId, ChunkIds,
     block::Kind,
     index::Place,
+    manifest::Listed,
     tree::{Content, Node},
 };
 use sr_wire::{Misbehaviour, PackId};
@@ -72,7 +73,7 @@ pub(crate) fn verify(
     progress: &Progress,
 ) -> Result<VerifyReport, ClientError> {
     let mut report =
-        VerifyReport { snapshots: view.manifest.snapshots.len() as u64, ..VerifyReport::default() };
+        VerifyReport { snapshots: view.manifest.live().count() as u64, ..VerifyReport::default() };
     let packs: Vec<PackId> = {
         let mut packs: Vec<PackId> = view.index.packs().collect();
         packs.sort_unstable();
@@ -207,7 +208,8 @@ fn name_files(
     report: &mut VerifyReport,
 ) -> Result<(), ClientError> {
     let mut seen = HashSet::new();
-    for snapshot in view.manifest.snapshots.iter().rev() {
+    // Those that are forgotten may be wanted back.
+    for Listed { snapshot, .. } in view.manifest.snapshots.iter().rev() {
         let base = PathBuf::from(OsStr::from_bytes(snapshot.path.as_slice()));
         let mut stack = vec![(base, snapshot.root.clone())];
         while let Some((path, node)) = stack.pop() {

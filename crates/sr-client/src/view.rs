@@ -1,10 +1,15 @@
 //! The vault as the newest accepted head has it: verified, or not at all.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use sr_crypto::text;
+use sr_keys::VaultKeys;
 use sr_vault::{
-    ChunkIds,
     block::{self, Kind},
     head::{self, HeadPlace},
     index::{ChunkIndex, INDEX_LEN_MAX, Index, IndexPack},
@@ -43,7 +48,6 @@ impl View {
     pub(crate) fn open(
         profile: &mut Profile,
         remote: &Remote,
-        ids: &ChunkIds,
         purpose: For<'_>,
     ) -> Result<Self, ClientError> {
         let keys = Arc::clone(&profile.keys);
@@ -55,10 +59,9 @@ impl View {
         let Some(head) = newest.head else {
             return Ok(Self { place: newest.tip, ..Self::empty() });
         };
-        let cache = Cache { dir: profile.cache_dir()? };
         let without = if let For::Writing(without) = purpose { without } else { &[] };
-        let mut fetch = Fetch { profile, remote, cache, purpose, bad_lists: Vec::new() };
-        let manifest = fetch.manifest(head.manifest, ids, &head)?;
+        let mut fetch = Fetch::new(profile, remote, purpose)?;
+        let manifest = fetch.manifest(head.manifest, &head)?;
         fetch.cache.keep_only(&manifest, head.manifest);
         let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
         for index_ref in &manifest.indexes {
@@ -74,6 +77,11 @@ impl View {
         Ok(Self { place, manifest, index, to_index_anew, bad_lists })
     }
 
+    /// A view of which only the lists are wanted.
+    pub(crate) fn of_lists(manifest: Manifest) -> Self {
+        Self { manifest, ..Self::empty() }
+    }
+
     fn empty() -> Self {
         Self {
             place: HeadPlace::EMPTY,
@@ -82,6 +90,46 @@ impl View {
             to_index_anew: Vec::new(),
             bad_lists: Vec::new(),
         }
+    }
+
+    /// Returns the packs that the server, by its signed word, has lost. It is asked once in each run, so
+    /// that this is found at the next backup, and not at the restore.
+    pub(crate) fn lost(
+        &self,
+        remote: &Remote,
+        keys: &VaultKeys,
+    ) -> Result<Vec<PackId>, ClientError> {
+        let packs: BTreeSet<PackId> = self.index.packs().collect();
+        if packs.is_empty() {
+            return Ok(Vec::new());
+        }
+        remote.lost(keys, &packs.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Returns what each pack holds, by all lists, which must be there.
+    pub(crate) fn packs(
+        &self,
+        profile: &Profile,
+        remote: &Remote,
+    ) -> Result<Vec<IndexPack>, ClientError> {
+        let mut fetch = Fetch::new(profile, remote, For::Reading)?;
+        let mut packs: Vec<IndexPack> = Vec::new();
+        let mut places: HashMap<PackId, usize> = HashMap::new();
+        for index_ref in &self.manifest.indexes {
+            // SR-013
+            let list = fetch.index(index_ref)?.ok_or(Misbehaviour::IndexSetMismatch)?;
+            for pack in list.packs {
+                // One with many chunks is part of several lists.
+                match places.get(&pack.id) {
+                    Some(place) => packs[*place].blocks.extend(pack.blocks),
+                    None => {
+                        places.insert(pack.id, packs.len());
+                        packs.push(pack);
+                    }
+                }
+            }
+        }
+        Ok(packs)
     }
 
     /// Adds what an interrupted run stored, as far as the server has it.
@@ -114,14 +162,27 @@ struct Fetch<'a> {
     bad_lists: Vec<(PackId, Misbehaviour, bool)>,
 }
 
-impl Fetch<'_> {
-    fn manifest(
-        &mut self,
-        pack: PackId,
-        ids: &ChunkIds,
-        head: &head::Head,
-    ) -> Result<Manifest, ClientError> {
-        let parse = |raw: &[u8]| Manifest::verify(raw, ids, &head.snapshot_set, &head.index_set);
+/// Returns the manifest that a head names.
+pub(crate) fn manifest_of(
+    profile: &Profile,
+    remote: &Remote,
+    head: &head::Head,
+) -> Result<Manifest, ClientError> {
+    Fetch::new(profile, remote, For::Reading)?.manifest(head.manifest, head)
+}
+
+impl<'a> Fetch<'a> {
+    fn new(
+        profile: &'a Profile,
+        remote: &'a Remote,
+        purpose: For<'a>,
+    ) -> Result<Self, ClientError> {
+        let cache = Cache { dir: profile.cache_dir()? };
+        Ok(Self { profile, remote, cache, purpose, bad_lists: Vec::new() })
+    }
+
+    fn manifest(&mut self, pack: PackId, head: &head::Head) -> Result<Manifest, ClientError> {
+        let parse = |raw: &[u8]| Manifest::verify(raw, &head.snapshot_set, &head.index_set);
         let keys = Arc::clone(&self.profile.keys);
         let fetch = |remote: &Remote| {
             let (len, bytes) = remote.get_pack(&keys.vault, pack, Slots::ALL)?;

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use sr_crypto::{Hash, verify_capability};
+use sr_crypto::{CAPABILITY_KEY_LEN, Hash, Label, verify_capability};
 use sr_wire::{
-    Right, SpaceId, SpaceKeys,
-    api::{CreateSpace, ErrorCode, HeadSwap, Prove, SpaceRotate},
-    create_bytes, labels, limits, prove_bytes, rotate_bytes, swap_bytes,
+    Right, SpaceId, SpaceKeys, SwapProof,
+    api::{CreateSpace, ErrorCode, Prove},
+    create_bytes, labels, limits, prove_bytes,
 };
 use tokio::sync::watch;
 
@@ -96,34 +96,23 @@ impl Connection {
             .map_err(|_| ErrorCode::RightRefused)
     }
 
-    /// Checks the signature over one swap, whose counter must be above all before it.
-    pub(crate) fn check_swap(&self, swap: &HeadSwap, keys: &SpaceKeys) -> Result<(), ErrorCode> {
-        let bytes = swap_bytes(&self.binding, swap.proof.counter, &swap.head);
-        verify_capability(labels::SWAP, &keys.append, &bytes, &swap.proof.signature)
-            .map_err(|_| ErrorCode::RightRefused)?;
-        self.count(swap.proof.counter)
-    }
-
-    /// Checks the signature over one rotation, by a right that the space has now.
-    pub(crate) fn check_rotate(
+    /// Checks a right's signature over one act, whose counter must be above all before it. `bytes`
+    /// returns what was signed, from the binding and the counter.
+    pub(crate) fn check_act(
         &self,
-        rotate: &SpaceRotate,
-        keys: &SpaceKeys,
+        label: Label,
+        key: &[u8; CAPABILITY_KEY_LEN],
+        proof: &SwapProof,
+        bytes: impl FnOnce(&[u8; 32], u64) -> Vec<u8>,
     ) -> Result<(), ErrorCode> {
-        let key = keys.of(rotate.by).ok_or(ErrorCode::RightRefused)?;
-        let bytes = rotate_bytes(&self.binding, rotate.proof.counter, rotate.space, &rotate.keys);
-        verify_capability(labels::ROTATE, key, &bytes, &rotate.proof.signature)
-            .map_err(|_| ErrorCode::RightRefused)?;
-        self.count(rotate.proof.counter)
-    }
-
-    /// The counter of signed acts only rises.
-    fn count(&self, counter: u64) -> Result<(), ErrorCode> {
+        let refused = ErrorCode::RightRefused;
+        let bytes = bytes(&self.binding, proof.counter);
+        verify_capability(label, key, &bytes, &proof.signature).map_err(|_| refused)?;
         let mut state = self.state();
-        if counter <= state.counter {
-            return Err(ErrorCode::RightRefused);
+        if proof.counter <= state.counter {
+            return Err(refused);
         }
-        state.counter = counter;
+        state.counter = proof.counter;
         Ok(())
     }
 

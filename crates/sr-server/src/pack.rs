@@ -13,9 +13,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use sr_store::{BlobWriter, StoreError};
 use sr_wire::{
-    PackId, Right, SpaceId,
-    api::{ErrorCode, PACK_PUT_PREFIX_LEN, PackGet, PackHave, PackMissing},
-    decode, encode, limits,
+    PackId, Right, SignedPackList, SpaceId,
+    api::{
+        ErrorCode, PACK_PUT_PREFIX_LEN, PackDelete, PackGet, PackHave, PackList, PackMissing,
+        PackUndelete, PackUndeleted,
+    },
+    decode, delete_bytes, encode, labels, limits, undelete_bytes,
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -82,9 +85,9 @@ pub(crate) async fn get(
     server.require(connection, request.space, Right::Read)?;
     let for_disk = Arc::clone(server);
     let (len, first) = blocking(move || {
-        let len = for_disk.stores.meta.pack_len(request.space, request.pack)? as usize;
+        let len = for_disk.stores.meta.pack(request.space, request.pack)?.len as usize;
         // A missing blob is an answer; an unreadable one is sent as far as it goes.
-        if let Err(StoreError::NotFound) = for_disk.stores.blobs.read(request.pack, 0, 1) {
+        if !for_disk.stores.blobs.has(request.pack)? {
             return Err(ErrorCode::NotFound.into());
         }
         Ok((len, usize::from(request.first) * limits::SLOT_LEN))
@@ -119,13 +122,76 @@ pub(crate) fn have(
     }
     let mut packs = Vec::new();
     for pack in request.packs {
-        match server.stores.meta.pack_len(request.space, pack) {
-            Ok(_) => {}
-            Err(StoreError::NotFound) => packs.push(pack),
+        let is_kept = match server.stores.meta.pack(request.space, pack) {
+            Ok(record) => record.days_left.is_none() && server.stores.blobs.has(pack)?,
+            Err(StoreError::NotFound) => false,
             Err(error) => return Err(error.into()),
+        };
+        if !is_kept {
+            packs.push(pack);
         }
     }
     Ok(encode(&PackMissing { packs }))
+}
+
+/// Returns the server's signed word on which packs a space has.
+pub(crate) fn list(
+    server: &Server,
+    connection: &Connection,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let request: PackList = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    server.require(connection, request.space, Right::Read)?;
+    let mut packs = server.stores.meta.packs(request.space)?;
+    let mut unreadable = Ok(());
+    // A record whose blob is gone is no pack: a disk that was restored in part is found out at once.
+    packs.retain(|pack| {
+        server.stores.blobs.has(*pack).unwrap_or_else(|error| {
+            unreadable = Err(error);
+            false
+        })
+    });
+    unreadable?;
+    Ok(encode(&SignedPackList::sign(request.space, packs, request.nonce, &server.identity)))
+}
+
+/// Deletes packs, which are kept for some days.
+pub(crate) fn delete(
+    server: &Server,
+    connection: &Connection,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let request: PackDelete = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    if request.packs.len() > limits::HAVE_MAX {
+        return Err(ErrorCode::Malformed.into());
+    }
+    let keys = server.stores.meta.space_keys(request.space)?;
+    connection.check_act(
+        labels::PACK_DELETE,
+        &keys.prune,
+        &request.proof,
+        |binding, counter| delete_bytes(binding, counter, request.space, &request.packs),
+    )?;
+    server.stores.meta.delete_packs(request.space, &request.packs, limits::TRASH_DAYS)?;
+    Ok(Vec::new())
+}
+
+/// Brings back all that was deleted of a space.
+pub(crate) fn undelete(
+    server: &Server,
+    connection: &Connection,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let request: PackUndelete = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    let keys = server.stores.meta.space_keys(request.space)?;
+    connection.check_act(
+        labels::PACK_UNDELETE,
+        &keys.prune,
+        &request.proof,
+        |binding, counter| undelete_bytes(binding, counter, request.space),
+    )?;
+    let packs = server.stores.meta.undelete_packs(request.space)?;
+    Ok(encode(&PackUndeleted { packs }))
 }
 
 /// The one connection that receives a pack, as long as this lives.

@@ -10,7 +10,7 @@ use sr_store::{StoreError, Swapped};
 use sr_wire::{
     Right, SealedHead, SignedAnswer, SpaceKeys,
     api::{self, ErrorBody, ErrorCode},
-    decode, encode, limits, voucher_hash,
+    decode, encode, labels, limits, rotate_bytes, swap_bytes, voucher_hash,
 };
 
 use crate::{
@@ -99,6 +99,9 @@ fn dispatch(
         api::SPACE_ROTATE => rotate_space(server, connection, body),
         api::RIGHT_PROVE => prove(server, connection, body),
         api::PACK_HAVE => pack::have(server, connection, body),
+        api::PACK_LIST => pack::list(server, connection, body),
+        api::PACK_DELETE => pack::delete(server, connection, body),
+        api::PACK_UNDELETE => pack::undelete(server, connection, body),
         api::HEAD_READ => read_head(server, connection, body),
         api::HEAD_CHAIN => read_chain(server, connection, body),
         api::HEAD_SWAP => swap_head(server, connection, body),
@@ -149,7 +152,10 @@ fn rotate_space(server: &Server, connection: &Connection, body: &[u8]) -> Result
     if !is_allowed || new.read != old.read {
         return Err(ErrorCode::RightRefused.into());
     }
-    connection.check_rotate(&request, &old)?;
+    let key = old.of(request.by).ok_or(ErrorCode::RightRefused)?;
+    connection.check_act(labels::ROTATE, key, &request.proof, |binding, counter| {
+        rotate_bytes(binding, counter, request.space, &request.keys)
+    })?;
     match server.stores.meta.rotate_space(request.space, &old, &new) {
         Ok(()) => Ok(Vec::new()),
         Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
@@ -186,7 +192,10 @@ fn swap_head(server: &Server, connection: &Connection, body: &[u8]) -> Result<Ve
     if swap.head.sealed.as_slice().len() != limits::SEALED_HEAD_LEN {
         return Err(ErrorCode::Malformed.into());
     }
-    connection.check_swap(&swap, &server.stores.meta.space_keys(space)?)?;
+    let keys = server.stores.meta.space_keys(space)?;
+    connection.check_act(labels::SWAP, &keys.append, &swap.proof, |binding, counter| {
+        swap_bytes(binding, counter, &swap.head)
+    })?;
     let newest = match server.stores.meta.swap_head(&swap.head)? {
         Swapped::Done => Some(swap.head),
         Swapped::Conflict(newest) => newest,

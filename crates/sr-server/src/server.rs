@@ -35,6 +35,9 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// A connection that proves no right makes room for one that does.
 const UNPROVEN_MAX: Duration = Duration::from_secs(30);
+/// How often the server looks whether something that was deleted may go.
+const TRASH_INTERVAL: Duration = Duration::from_secs(3600);
+const DAY_S: u64 = 86_400;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -94,6 +97,16 @@ impl Server {
         let connections = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
         let spki_hash = listener.spki_hash();
         let mut tasks = tokio::task::JoinSet::new();
+        let server = Arc::clone(&self);
+        tasks.spawn(async move {
+            loop {
+                let server = Arc::clone(&server);
+                let emptying = tokio::task::spawn_blocking(move || server.empty_trash());
+                // It reports its failures itself.
+                drop(emptying.await);
+                tokio::time::sleep(TRASH_INTERVAL).await;
+            }
+        });
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let handshake = match listener.accept().await {
@@ -114,6 +127,19 @@ impl Server {
                 }
                 drop(permit);
             });
+        }
+    }
+
+    /// Deletes the packs that were deleted long enough ago. A server that serves does so by itself; a
+    /// failure is reported, and nothing is lost by it.
+    pub fn empty_trash(&self) {
+        let gone = self.stores.meta.count_day(self.now_s() / DAY_S);
+        let deleted = gone.and_then(|gone| {
+            // What a crash leaves here has no record any more, and goes at the next start.
+            gone.into_iter().try_for_each(|pack| self.stores.blobs.delete(pack))
+        });
+        if let Err(error) = deleted {
+            self.report(&error);
         }
     }
 

@@ -41,6 +41,7 @@ const fn entry(
 }
 
 const FILE: &str = "file";
+const PRUNED: &str = "until its owner deletes it, and four days";
 
 /// All of it.
 pub const DICTIONARY: &[DictionaryEntry] = &[
@@ -96,14 +97,21 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
         "ciphertext that only the recovery kit opens",
         "life of the account",
     ),
-    entry("packs", "pack", "random id that the client chose", "until it is pruned"),
-    entry("packs", "space", "the space", "until it is pruned"),
-    entry("packs", "len", "one of five sizes", "until it is pruned"),
+    entry("packs", "pack", "random id that the client chose", PRUNED),
+    entry("packs", "space", "the space", PRUNED),
+    entry("packs", "len", "one of five sizes", PRUNED),
+    entry(
+        "packs",
+        "days_left",
+        "for a pack that its owner deleted: on how many more days it can be had back",
+        "four days at most that the server sees",
+    ),
+    entry("days", "day", "the last day on which the server looked for what may go", "a day"),
     entry(
         FILE,
         "packs/XX/ID",
         "a pack: ciphertext of one of five sizes; its time says the day",
-        "until it is pruned",
+        PRUNED,
     ),
     entry(
         FILE,

@@ -8,7 +8,9 @@ use std::sync::{
 use sr_crypto::Hash;
 use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
 
-use crate::{BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped};
+use crate::{
+    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+};
 
 /// Wraps a store; the call with number `n`, counted from 0 over all clones, fails once.
 #[derive(Clone, Debug)]
@@ -66,8 +68,24 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         self.call()?.add_pack(space, pack, len, caps)
     }
 
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
-        self.call()?.pack_len(space, pack)
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
+        self.call()?.pack(space, pack)
+    }
+
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError> {
+        self.call()?.packs(space)
+    }
+
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
+        self.call()?.delete_packs(space, packs, days)
+    }
+
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
+        self.call()?.undelete_packs(space)
+    }
+
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
+        self.call()?.count_day(day)
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
@@ -116,6 +134,10 @@ impl<T: BlobStore> BlobStore for Faulty<T> {
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         self.call()?.read(pack, offset, len)
+    }
+
+    fn has(&self, pack: PackId) -> Result<bool, StoreError> {
+        self.call()?.has(pack)
     }
 
     fn delete(&self, pack: PackId) -> Result<(), StoreError> {

@@ -80,6 +80,11 @@ impl BlobStore for Files {
         Ok(bytes)
     }
 
+    fn has(&self, pack: PackId) -> Result<bool, StoreError> {
+        let there = self.path(pack).try_exists();
+        there.map_err(|e| StoreError::io("looking for a pack", e))
+    }
+
     fn delete(&self, pack: PackId) -> Result<(), StoreError> {
         match fs::remove_file(self.path(pack)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

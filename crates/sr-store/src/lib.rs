@@ -45,6 +45,15 @@ impl Default for Caps {
     }
 }
 
+/// What is recorded of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackRecord {
+    /// Its length.
+    pub len: u32,
+    /// For one that was deleted, the days until it is gone.
+    pub days_left: Option<u32>,
+}
+
 /// What became of a swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swapped {
@@ -111,12 +120,25 @@ pub trait MetaStore: Send + Sync {
         caps: &Caps,
     ) -> Result<(), StoreError>;
 
-    /// Returns the length of a pack of this space.
+    /// Returns what is recorded of a pack of this space.
     ///
     /// **Errors** [`StoreError::NotFound`].
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError>;
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError>;
 
-    /// Returns whether any space has this pack.
+    /// Returns all packs of this space that were not deleted, in no order.
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError>;
+
+    /// Deletes those of `packs` that the space has, which keeps them for `days` more.
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError>;
+
+    /// Brings all packs of the space back that were deleted. Returns how many.
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError>;
+
+    /// Takes note of the day, and forgets the packs for which it was the last; their blobs may go.
+    /// However far a clock jumps ahead, that is one day, and back, none.
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError>;
+
+    /// Returns whether any space has this pack, deleted or not.
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError>;
 
     /// Returns the newest head of a space.
@@ -174,6 +196,9 @@ pub trait BlobStore: Send + Sync {
     ///
     /// **Errors** [`StoreError::NotFound`].
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// Returns whether there is a blob.
+    fn has(&self, pack: PackId) -> Result<bool, StoreError>;
 
     /// Deletes a blob; one that is not there is deleted already.
     fn delete(&self, pack: PackId) -> Result<(), StoreError>;

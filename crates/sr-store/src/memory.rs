@@ -8,7 +8,9 @@ use std::{
 use sr_crypto::Hash;
 use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
 
-use crate::{BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped};
+use crate::{
+    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+};
 
 /// Records in memory.
 #[derive(Debug, Default)]
@@ -18,7 +20,8 @@ pub struct MemoryMeta(Mutex<Records>);
 struct Records {
     vouchers: BTreeSet<Hash>,
     spaces: BTreeMap<SpaceId, Space>,
-    packs: BTreeMap<PackId, (SpaceId, u32)>,
+    packs: BTreeMap<PackId, (SpaceId, PackRecord)>,
+    day: Option<u64>,
     accounts: BTreeMap<AccountId, Chain>,
     envelopes: BTreeMap<Hash, Vec<u8>>,
 }
@@ -93,15 +96,66 @@ impl MetaStore for MemoryMeta {
         }
         usage.packs += 1;
         usage.bytes = bytes;
-        records.packs.insert(pack, (space, len));
+        records.packs.insert(pack, (space, PackRecord { len, days_left: None }));
         Ok(())
     }
 
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
         match self.records().packs.get(&pack) {
-            Some((owner, len)) if *owner == space => Ok(*len),
+            Some((owner, record)) if *owner == space => Ok(*record),
             _ => Err(StoreError::NotFound),
         }
+    }
+
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError> {
+        let records = self.records();
+        let live = records
+            .packs
+            .iter()
+            .filter(|(_, (owner, record))| *owner == space && record.days_left.is_none());
+        Ok(live.map(|(pack, _)| *pack).collect())
+    }
+
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
+        let mut records = self.records();
+        for pack in packs {
+            match records.packs.get_mut(pack) {
+                Some((owner, record)) if *owner == space => {
+                    record.days_left.get_or_insert(days);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
+        let mut records = self.records();
+        let of_space = records.packs.values_mut().filter(|(owner, _)| *owner == space);
+        Ok(of_space.filter_map(|(_, record)| record.days_left.take()).count() as u64)
+    }
+
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
+        let mut records = self.records();
+        if records.day.replace(day).is_none_or(|last| day <= last) {
+            return Ok(Vec::new());
+        }
+        let Records { packs, spaces, .. } = &mut *records;
+        let mut gone = Vec::new();
+        packs.retain(|pack, (space, record)| {
+            let Some(days_left) = &mut record.days_left else { return true };
+            *days_left = days_left.saturating_sub(1);
+            if *days_left > 0 {
+                return true;
+            }
+            if let Some(space) = spaces.get_mut(space) {
+                space.packs -= 1;
+                space.bytes -= u64::from(record.len);
+            }
+            gone.push(*pack);
+            false
+        });
+        Ok(gone)
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
@@ -233,6 +287,10 @@ impl BlobStore for MemoryBlobs {
         let blob = blobs.get(&pack).ok_or(StoreError::NotFound)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(blob.len());
         Ok(blob[from..blob.len().min(from.saturating_add(len))].to_vec())
+    }
+
+    fn has(&self, pack: PackId) -> Result<bool, StoreError> {
+        Ok(lock(&self.0).contains_key(&pack))
     }
 
     fn delete(&self, pack: PackId) -> Result<(), StoreError> {

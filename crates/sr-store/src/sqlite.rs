@@ -12,7 +12,7 @@ use sr_crypto::Hash;
 use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode};
 
 use crate::{
-    Blocks, Caps, MetaStore, NewBlock, StoreError, Swapped,
+    Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
     dictionary::{self, DATABASE_FILE},
     memory::{first_blocks, judge_swap},
 };
@@ -32,8 +32,9 @@ CREATE TABLE IF NOT EXISTS heads (
     space BLOB NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL, PRIMARY KEY (space, seq)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS packs (
-    pack BLOB PRIMARY KEY, space BLOB NOT NULL, len INTEGER NOT NULL
+    pack BLOB PRIMARY KEY, space BLOB NOT NULL, len INTEGER NOT NULL, days_left INTEGER
 ) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS days (day INTEGER PRIMARY KEY) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS accounts (
     account BLOB PRIMARY KEY, key_block BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
@@ -199,7 +200,7 @@ impl MetaStore for Sqlite {
             if packs >= caps.packs_per_space || bytes > caps.bytes_per_space {
                 return Err(StoreError::QuotaFull);
             }
-            t.execute("INSERT INTO packs VALUES (?1, ?2, ?3)", params![pack.0, space.0, len])
+            t.execute("INSERT INTO packs VALUES (?1, ?2, ?3, NULL)", params![pack.0, space.0, len])
                 .map_err(failed)?;
             t.execute(
                 "UPDATE spaces SET packs = packs + 1, bytes = ?2 WHERE space = ?1",
@@ -210,13 +211,48 @@ impl MetaStore for Sqlite {
         })
     }
 
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
         self.read(|c| {
-            c.prepare_cached("SELECT len FROM packs WHERE pack = ?1 AND space = ?2")?
-                .query_row(params![pack.0, space.0], |row| row.get(0))
+            c.prepare_cached("SELECT len, days_left FROM packs WHERE pack = ?1 AND space = ?2")?
+                .query_row(params![pack.0, space.0], |row| {
+                    Ok(PackRecord { len: row.get(0)?, days_left: row.get(1)? })
+                })
                 .optional()
         })?
         .ok_or(StoreError::NotFound)
+    }
+
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError> {
+        self.read(|c| {
+            let query = "SELECT pack FROM packs WHERE space = ?1 AND days_left IS NULL";
+            let mut query = c.prepare_cached(query)?;
+            query.query_map([space.0], |row| row.get(0).map(PackId))?.collect()
+        })
+    }
+
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
+        let packs = packs.to_vec();
+        self.write(move |t| {
+            let delete = "UPDATE packs SET days_left = ?3
+                          WHERE pack = ?1 AND space = ?2 AND days_left IS NULL";
+            let mut delete = t.prepare_cached(delete).map_err(failed)?;
+            for pack in &packs {
+                delete.execute(params![pack.0, space.0, days]).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
+        self.write(move |t| {
+            let undelete = "UPDATE packs SET days_left = NULL
+                            WHERE space = ?1 AND days_left IS NOT NULL";
+            t.execute(undelete, [space.0]).map(|packs| packs as u64).map_err(failed)
+        })
+    }
+
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
+        self.write(move |t| count_day(t, day).map_err(failed))
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
@@ -375,6 +411,29 @@ fn append_block(t: &Transaction<'_>, block: &NewBlock, caps: &Caps) -> Result<()
             .map_err(failed)?;
     }
     Ok(())
+}
+
+fn count_day(t: &Transaction<'_>, day: u64) -> rusqlite::Result<Vec<PackId>> {
+    let last: Option<u64> = t.query_row("SELECT max(day) FROM days", [], |row| row.get(0))?;
+    if last == Some(day) {
+        return Ok(Vec::new());
+    }
+    t.execute("DELETE FROM days", [])?;
+    t.execute("INSERT INTO days VALUES (?1)", [day])?;
+    if last.is_none_or(|last| day < last) {
+        return Ok(Vec::new());
+    }
+    t.execute("UPDATE packs SET days_left = days_left - 1 WHERE days_left IS NOT NULL", [])?;
+    let gone: Vec<(PackId, [u8; 16], u64)> = t
+        .prepare("DELETE FROM packs WHERE days_left <= 0 RETURNING pack, space, len")?
+        .query_map([], |row| Ok((PackId(row.get(0)?), row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut free =
+        t.prepare("UPDATE spaces SET packs = packs - 1, bytes = bytes - ?2 WHERE space = ?1")?;
+    for (_, space, len) in &gone {
+        free.execute(params![space, len])?;
+    }
+    Ok(gone.into_iter().map(|(pack, _, _)| pack).collect())
 }
 
 /// Opens a connection with the settings that durability and forgetting need.

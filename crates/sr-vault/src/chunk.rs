@@ -28,6 +28,11 @@ pub const CHUNK_LEN_MAX: usize = 4 << 20;
 )]
 pub struct ChunkId(pub [u8; 32]);
 
+impl ChunkId {
+    /// In the place of a chunk that was pruned.
+    pub const PRUNED: Self = Self([0; 32]);
+}
+
 /// Names chunks. File content and trees have keys of their own, so neither passes for the other.
 #[derive(Debug)]
 pub struct ChunkIds {

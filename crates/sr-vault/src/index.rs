@@ -49,7 +49,9 @@ pub struct IndexBlock {
     pub chunks: Vec<IndexChunk>,
 }
 
-/// A chunk of a block; it begins where the one before ends.
+/// A chunk of a block; it begins where the one before ends. One that nothing needs any more has lost
+/// its name, [`ChunkId::PRUNED`]: what a list names can be built on, and what only a pruned tree
+/// named may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct IndexChunk {
     /// The chunk.
@@ -150,6 +152,10 @@ impl ChunkIndex {
             });
             let mut offset = 0;
             for chunk in &block.chunks {
+                if chunk.id == ChunkId::PRUNED {
+                    offset += chunk.len;
+                    continue;
+                }
                 let place = Place { block: number, offset, len: chunk.len };
                 let (number, is_new) = self.ids.insert(chunk.id);
                 match self.places.get_mut(number as usize) {
@@ -182,6 +188,24 @@ impl ChunkIndex {
     /// Returns the ids of all packs.
     pub fn packs(&self) -> impl Iterator<Item = PackId> + '_ {
         self.packs.iter().map(|(id, _)| *id)
+    }
+
+    /// Returns the number of a chunk that is known, below [`ChunkIndex::len`].
+    #[must_use]
+    pub fn number(&self, id: &ChunkId) -> Option<u32> {
+        self.ids.find(id)
+    }
+
+    /// Returns how many chunks are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Returns whether no chunk is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Returns all chunks and where they lie, in no order.

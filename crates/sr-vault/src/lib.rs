@@ -10,6 +10,7 @@ pub mod head;
 pub mod index;
 pub mod manifest;
 pub mod pack;
+pub mod retention;
 mod table;
 pub mod tree;
 

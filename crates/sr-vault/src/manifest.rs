@@ -1,22 +1,29 @@
 //! Snapshots, and the manifest that lists them and the indexes. See `spec/manifest.md`.
 
 use sr_crypto::{Hash, hash};
-use sr_wire::{Malformed, Misbehaviour, PackId, SnapshotId, decode, encode, labels};
+use sr_wire::{DeviceId, Malformed, Misbehaviour, PackId, SnapshotId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::{ChunkIds, pack::PackSeal, tree::Node};
 
 /// No manifest is longer than this before compression: 30,000 snapshots.
 pub const MANIFEST_LEN_MAX: usize = 8 << 20;
+/// The tag of a snapshot that nobody may forget.
+pub const PINNED: &str = "pinned";
+/// No tag is longer, and no snapshot has more.
+pub const TAG_LEN_MAX: usize = 64;
+const TAGS_MAX: usize = 64;
 
 /// One folder at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Snapshot {
     /// Unix seconds at which the run began.
     pub time_s: u64,
-    /// Snapshots of the vault before the run, which tells two runs in one second apart.
+    /// One more than the numbers before, which tells two runs in one second apart.
     pub number: u64,
-    /// Name of the device.
+    /// The device.
+    pub by: DeviceId,
+    /// Its name.
     pub device: VLBytes,
     /// The folder's absolute path on it.
     pub path: VLBytes,
@@ -35,6 +42,56 @@ impl Snapshot {
     #[must_use]
     pub fn id(&self, ids: &ChunkIds) -> SnapshotId {
         SnapshotId(ids.snapshot(&encode(self)))
+    }
+}
+
+/// A snapshot in the list, and what was said of it since.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Listed {
+    /// The snapshot, which never changes.
+    pub snapshot: Snapshot,
+    /// Words in rising order; [`PINNED`] keeps it from being forgotten.
+    pub tags: Vec<VLBytes>,
+    /// That it is to be pruned after a wait, which can be undone until then.
+    pub forgotten: Option<Forgotten>,
+}
+
+/// Who wants a snapshot gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Forgotten {
+    /// The device.
+    pub by: DeviceId,
+    /// Unix seconds by its clock, to be shown; no wait is counted from it.
+    pub time_s: u64,
+}
+
+impl Listed {
+    /// Lists a snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, tags: Vec::new(), forgotten: None }
+    }
+
+    /// Returns whether it has a tag.
+    #[must_use]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|has| has.as_slice() == tag.as_bytes())
+    }
+
+    /// Gives it a tag, or takes it away.
+    pub fn set_tag(&mut self, tag: &str, has: bool) {
+        self.tags.retain(|old| old.as_slice() != tag.as_bytes());
+        if has {
+            self.tags.push(tag.as_bytes().to_vec().into());
+            self.tags.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        self.snapshot.root.is_root()
+            && self.tags.len() <= TAGS_MAX
+            && self.tags.iter().all(|tag| (1..=TAG_LEN_MAX).contains(&tag.as_slice().len()))
+            && self.tags.windows(2).all(|pair| pair[0].as_slice() < pair[1].as_slice())
     }
 }
 
@@ -58,10 +115,12 @@ pub struct IndexRef {
 /// All snapshots and indexes under one head.
 #[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Manifest {
-    /// The snapshots, oldest first.
-    pub snapshots: Vec<Snapshot>,
+    /// The snapshots in the order in which they were stored, forgotten ones among them.
+    pub snapshots: Vec<Listed>,
     /// The indexes.
     pub indexes: Vec<IndexRef>,
+    /// Packs that nothing needs since the last prune, and that the server may have still.
+    pub retired: Vec<PackId>,
 }
 
 impl Manifest {
@@ -77,14 +136,13 @@ impl Manifest {
     /// [`Misbehaviour::IndexSetMismatch`].
     pub fn verify(
         bytes: &[u8],
-        ids: &ChunkIds,
         snapshot_set: &Hash,
         index_set: &Hash,
     ) -> Result<Self, Misbehaviour> {
         // SR-015
         let manifest = Self::parse(bytes).map_err(|_| Misbehaviour::ObjectMalformed)?;
         // SR-012
-        Misbehaviour::SnapshotSetMismatch.refuse_if(manifest.snapshot_set(ids) != *snapshot_set)?;
+        Misbehaviour::SnapshotSetMismatch.refuse_if(manifest.snapshot_set() != *snapshot_set)?;
         // SR-013
         Misbehaviour::IndexSetMismatch.refuse_if(manifest.index_set() != *index_set)?;
         Ok(manifest)
@@ -95,24 +153,34 @@ impl Manifest {
     /// **Errors** [`Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let manifest: Self = decode("manifest", bytes, MANIFEST_LEN_MAX)?;
-        if manifest.snapshots.iter().all(|snapshot| snapshot.root.is_root()) {
+        if manifest.snapshots.iter().all(Listed::is_valid) {
             Ok(manifest)
         } else {
             Err(Malformed { what: "manifest" })
         }
     }
 
-    /// Returns the root of the set of snapshots: `H("snapshot-set", ids in order)`.
-    #[must_use]
-    pub fn snapshot_set(&self, ids: &ChunkIds) -> Hash {
-        let list: Vec<u8> = self.snapshots.iter().flat_map(|s| s.id(ids).0).collect();
-        hash(labels::SNAPSHOT_SET, &[&list])
+    /// Returns the snapshots that were not forgotten, in the order in which they were stored.
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = &Listed> + '_ {
+        self.snapshots.iter().filter(|listed| listed.forgotten.is_none())
     }
 
-    /// Returns the root of the set of indexes: `H("index-set", references in order)`.
+    /// Returns the number of the next run.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.snapshots.iter().map(|listed| listed.snapshot.number + 1).max().unwrap_or(0)
+    }
+
+    /// Returns the root of the set of snapshots: `H("snapshot-set", snapshots)`.
+    #[must_use]
+    pub fn snapshot_set(&self) -> Hash {
+        hash(labels::SNAPSHOT_SET, &[&encode(&self.snapshots)])
+    }
+
+    /// Returns the root of the set of indexes: `H("index-set", indexes ‖ retired)`.
     #[must_use]
     pub fn index_set(&self) -> Hash {
-        hash(labels::INDEX_SET, &[&encode(&self.indexes)])
+        hash(labels::INDEX_SET, &[&encode(&self.indexes), &encode(&self.retired)])
     }
 }
 
@@ -126,8 +194,6 @@ pub fn index_hash(raw: &[u8]) -> Hash {
 mod tests {
     use super::*;
     use crate::tree::Content;
-    use rand_chacha::rand_core::SeedableRng;
-    use sr_keys::VaultKeys;
 
     fn manifest() -> Manifest {
         let root = Node {
@@ -144,6 +210,7 @@ mod tests {
         let snapshot = |time_s| Snapshot {
             time_s,
             number: 0,
+            by: DeviceId([4; 32]),
             device: b"laptop".to_vec().into(),
             path: b"/home/ana".to_vec().into(),
             files: 0,
@@ -159,16 +226,15 @@ mod tests {
             seal: PackSeal { generation: 1, commitment: [3; 32] },
             hash: [2; 32],
         };
-        Manifest { snapshots: vec![snapshot(1), snapshot(2)], indexes: vec![index] }
+        let snapshots = vec![Listed::new(snapshot(1)), Listed::new(snapshot(2))];
+        Manifest { snapshots, indexes: vec![index], retired: vec![] }
     }
 
     #[test]
     fn a_manifest_is_taken_under_its_own_roots_only() {
-        let keys = VaultKeys::generate(&mut rand_chacha::ChaCha20Rng::seed_from_u64(1));
-        let ids = ChunkIds::new(&keys);
         let manifest = manifest();
-        let (snapshots, indexes) = (manifest.snapshot_set(&ids), manifest.index_set());
-        let verify = |m: &Manifest| Manifest::verify(&m.to_bytes(), &ids, &snapshots, &indexes);
+        let (snapshots, indexes) = (manifest.snapshot_set(), manifest.index_set());
+        let verify = |m: &Manifest| Manifest::verify(&m.to_bytes(), &snapshots, &indexes);
         assert_eq!(verify(&manifest), Ok(manifest.clone()));
 
         let mut hidden = manifest.clone();
@@ -181,8 +247,17 @@ mod tests {
         hidden.indexes.pop();
         assert_eq!(verify(&hidden), Err(Misbehaviour::IndexSetMismatch));
         let mut named = manifest.clone();
-        named.snapshots[0].root.name = b"x".to_vec().into();
+        named.snapshots[0].snapshot.root.name = b"x".to_vec().into();
         assert_eq!(verify(&named), Err(Misbehaviour::ObjectMalformed));
+        let mut forgotten = manifest.clone();
+        forgotten.snapshots[0].forgotten = Some(Forgotten { by: DeviceId([4; 32]), time_s: 1 });
+        assert_eq!(verify(&forgotten), Err(Misbehaviour::SnapshotSetMismatch));
+        let mut retired = manifest.clone();
+        retired.retired.push(PackId([1; 32]));
+        assert_eq!(verify(&retired), Err(Misbehaviour::IndexSetMismatch));
+        let mut tagged = manifest.clone();
+        tagged.snapshots[0].tags = vec![b"b".to_vec().into(), b"a".to_vec().into()];
+        assert_eq!(verify(&tagged), Err(Misbehaviour::ObjectMalformed));
         let bytes = manifest.to_bytes();
         assert!(Manifest::parse(&bytes[1..]).is_err());
         assert!(Manifest::parse(&[]).is_err());

@@ -36,6 +36,13 @@ pub const PACK_PUT: &str = "/v1/pack/put";
 pub const PACK_GET: &str = "/v1/pack/get";
 /// Which of these packs are missing: [`PackHave`], [`PackMissing`].
 pub const PACK_HAVE: &str = "/v1/pack/have";
+/// How many packs a space has, and which: [`PackList`], [`crate::SignedPackList`].
+pub const PACK_LIST: &str = "/v1/pack/list";
+/// Deletes packs: [`PackDelete`], empty answer. They can be read, and had back, for
+/// [`crate::limits::TRASH_DAYS`]; one that is not there is deleted already.
+pub const PACK_DELETE: &str = "/v1/pack/delete";
+/// Brings all that was deleted back: [`PackUndelete`], [`PackUndeleted`].
+pub const PACK_UNDELETE: &str = "/v1/pack/undelete";
 /// Reads the newest head: [`HeadRead`], [`HeadResponse`].
 pub const HEAD_READ: &str = "/v1/head/read";
 /// Reads heads in a row: [`HeadChain`], [`HeadChainResponse`].
@@ -204,6 +211,42 @@ pub struct PackHave {
 pub struct PackMissing {
     /// The missing packs, in the order asked.
     pub packs: Vec<PackId>,
+}
+
+/// Asks for the server's word on which packs it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackList {
+    /// The space.
+    pub space: SpaceId,
+    /// Random.
+    pub nonce: Hash,
+}
+
+/// Deletes packs; signed by the prune key over [`crate::delete_bytes`].
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackDelete {
+    /// The space.
+    pub space: SpaceId,
+    /// At most [`crate::limits::HAVE_MAX`] packs.
+    pub packs: Vec<PackId>,
+    /// The right's signature.
+    pub proof: SwapProof,
+}
+
+/// Brings back what was deleted; signed by the prune key over [`crate::undelete_bytes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackUndelete {
+    /// The space.
+    pub space: SpaceId,
+    /// The right's signature.
+    pub proof: SwapProof,
+}
+
+/// What was brought back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackUndeleted {
+    /// How many packs.
+    pub packs: u64,
 }
 
 /// Asks for the newest head.

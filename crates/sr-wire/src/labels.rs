@@ -112,6 +112,12 @@ labels! {
     ORIGIN = "origin";
     /// Key of a pack.
     PACK = "pack";
+    /// A capability's signature over the deletion of packs.
+    PACK_DELETE = "pack-delete";
+    /// Hash of the packs of a space, and the server's signature over it.
+    PACK_LIST = "pack-list";
+    /// A capability's signature over the return of what was deleted.
+    PACK_UNDELETE = "pack-undelete";
     /// What the chain commits to of a root.
     ROOT_COMMIT = "root-commit";
     /// Hash of a root record.

@@ -27,6 +27,9 @@ pub const LINK_MESSAGES_MAX: u8 = 8;
 pub const LINKS_MAX: usize = 128;
 /// Pack ids asked for in one request: 1,024 of 32 bytes fit in a message.
 pub const HAVE_MAX: usize = 1024;
+/// Days that a deleted pack can still be had back: three, and the rest of the one on which it was
+/// deleted.
+pub const TRASH_DAYS: u32 = 4;
 /// Streams of one connection that the server serves at once.
 pub const STREAMS_MAX: u32 = 8;
 /// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.

@@ -3,7 +3,7 @@
 use sr_crypto::{CAPABILITY_KEY_LEN, Hash, hash};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::{SealedHead, SpaceId, encode, labels};
+use crate::{PackId, SealedHead, SpaceId, encode, labels};
 
 /// A right on a space, proven by a capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -13,7 +13,7 @@ pub enum Right {
     Read = 1,
     /// Store packs and swap the head.
     Append = 2,
-    /// Delete packs.
+    /// Delete packs, and take them back.
     Prune = 3,
     /// Rotate the other keys.
     Owner = 4,
@@ -48,12 +48,13 @@ impl SpaceKeys {
     }
 }
 
-/// What stands beside a swap: which swap of this connection it is, and the right's signature.
+/// What stands beside a signed act: which of this connection it is, and the right's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct SwapProof {
     /// Rises with every signed act of the connection.
     pub counter: u64,
-    /// Signature by the append key over [`swap_bytes`].
+    /// Signature by the right's key over [`swap_bytes`], [`rotate_bytes`], [`delete_bytes`] or
+    /// [`undelete_bytes`].
     pub signature: [u8; sr_crypto::CAPABILITY_SIGNATURE_LEN],
 }
 
@@ -98,5 +99,27 @@ pub fn rotate_bytes(binding: &[u8; 32], counter: u64, space: SpaceId, keys: &Spa
     bytes.extend_from_slice(&counter.to_be_bytes());
     bytes.extend_from_slice(&encode(&space));
     bytes.extend_from_slice(&encode(keys));
+    bytes
+}
+
+/// Returns what the prune key signs for one deletion: `binding ‖ counter ‖ space ‖ packs`.
+#[must_use]
+pub fn delete_bytes(
+    binding: &[u8; 32],
+    counter: u64,
+    space: SpaceId,
+    packs: &Vec<PackId>,
+) -> Vec<u8> {
+    let mut bytes = undelete_bytes(binding, counter, space);
+    bytes.extend_from_slice(&encode(packs));
+    bytes
+}
+
+/// Returns what the prune key signs to have back what was deleted: `binding ‖ counter ‖ space`.
+#[must_use]
+pub fn undelete_bytes(binding: &[u8; 32], counter: u64, space: SpaceId) -> Vec<u8> {
+    let mut bytes = binding.to_vec();
+    bytes.extend_from_slice(&counter.to_be_bytes());
+    bytes.extend_from_slice(&encode(&space));
     bytes
 }

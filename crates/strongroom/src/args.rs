@@ -32,6 +32,19 @@ Examples:
   strongroom backup restore latest --to /tmp/look
   strongroom backup restore latest:/home/ana/thesis.tex --in-place";
 
+const FORGET: &str = "\
+A rule judges the snapshots of each device and folder by themselves. Hours, days and weeks are
+those of UTC; those without a snapshot do not count. The newest always stays, and so does every
+one that is pinned, or whose time does not fit its place in the list.
+
+Marked snapshots can be restored, and had back with --undo, until `strongroom backup prune` takes
+them: three days after this device has seen the mark, in runs on three days at least. After that,
+the server keeps their content for three days more (`strongroom backup undelete`).
+
+Example, every night, two commands:
+  strongroom backup forget --keep-daily 7 --keep-weekly 4 --keep-monthly 12
+  strongroom backup prune";
+
 /// Backup that its operator cannot read, change or roll back unseen
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
@@ -150,6 +163,9 @@ pub(crate) enum BackupCommand {
         /// Of the name, as '*.txt'; of the whole path if it has a `/`
         pattern: String,
     },
+    /// Mark snapshots as to be forgotten: by name, or all that a rule does not keep
+    #[command(after_help = FORGET)]
+    Forget(ForgetArgs),
     /// List the folders that are backed up
     Ls,
     /// Back up now
@@ -163,6 +179,25 @@ pub(crate) enum BackupCommand {
         /// How much work goes into making small what is new; it can be read all the same
         #[arg(long, value_name = "HOW", value_enum, default_value = "default")]
         compression: HowSmall,
+        /// Give the new snapshots a tag
+        #[arg(long, value_name = "TAG")]
+        tag: Vec<String>,
+    },
+    /// Pin snapshots, so that nothing forgets them
+    Pin {
+        /// Their ids, or `latest`
+        #[arg(required = true)]
+        snapshots: Vec<String>,
+        /// Pin them no longer
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Free what no snapshot needs; what was forgotten goes after three days, counted here and at the
+    /// server
+    Prune {
+        /// Only say what would be freed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Back up a folder no longer; its snapshots stay
     Rm {
@@ -182,13 +217,83 @@ pub(crate) enum BackupCommand {
         in_place: bool,
     },
     /// List the snapshots, oldest first
-    Snapshots,
+    Snapshots {
+        /// Those that are to be forgotten, and who wants that
+        #[arg(long)]
+        forgotten: bool,
+    },
+    /// Give snapshots a tag
+    Tag(TagArgs),
+    /// Bring back what was pruned, as long as the server has it: three days
+    Undelete,
     /// Check that everything can be had back
     Verify {
         /// Read all of it back, not only the lists
         #[arg(long)]
         read_data: bool,
     },
+}
+
+/// `backup forget`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForgetArgs {
+    /// Their ids, or `latest`
+    #[arg(conflicts_with_all = RULES)]
+    pub(crate) snapshots: Vec<String>,
+    /// Take the marks back: of these snapshots, or all of them
+    #[arg(long, conflicts_with_all = RULES)]
+    pub(crate) undo: bool,
+    /// Only say what a rule would keep
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) dry_run: bool,
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_last: usize,
+    /// Keep the last of each of N hours
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_hourly: usize,
+    /// Keep the last of each of N days
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_daily: usize,
+    /// Keep the last of each of N weeks
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_weekly: usize,
+    /// Keep the last of each of N months
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_monthly: usize,
+    /// Keep the last of each of N years
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) keep_yearly: usize,
+    /// Keep all that are at most so much older than the newest, as in 36h, 7d, 8w or 2y
+    #[arg(long, value_name = "TIME", value_parser = duration_s)]
+    pub(crate) keep_within: Option<u64>,
+    /// Keep those with this tag
+    #[arg(long, value_name = "TAG")]
+    pub(crate) keep_tag: Vec<String>,
+}
+
+const RULES: [&str; 8] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_yearly",
+    "keep_within",
+    "keep_tag",
+];
+
+/// `backup tag`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TagArgs {
+    /// The tag
+    pub(crate) tag: String,
+    /// Their ids, or `latest`
+    #[arg(required = true)]
+    pub(crate) snapshots: Vec<String>,
+    /// Take it away
+    #[arg(long)]
+    pub(crate) remove: bool,
 }
 
 /// `--compression`
@@ -396,4 +501,17 @@ fn profile_name(name: &str) -> Result<String, String> {
         && name.len() <= 64
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if ok { Ok(name.to_owned()) } else { Err("letters, digits, - and _ only".into()) }
+}
+
+/// Reads `36h`, `7d`, `8w` or `2y`, in seconds.
+fn duration_s(text: &str) -> Result<u64, String> {
+    let unit_s = match text.chars().last() {
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        Some('w') => 7 * 86_400,
+        Some('y') => 365 * 86_400,
+        _ => return Err("a number with h, d, w or y behind it".into()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| "not a number of h, d, w or y")?;
+    number.checked_mul(unit_s).filter(|s| *s > 0).ok_or_else(|| "too long, or nothing".into())
 }

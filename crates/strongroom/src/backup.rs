@@ -15,7 +15,7 @@ use crate::{
     terminal::with_progress,
 };
 
-const SAFE: &str = "interrupted; run the same command again to go on";
+pub(crate) const SAFE: &str = "interrupted; run the same command again to go on";
 /// Lines of a list on a terminal; JSON has them all.
 const LINES_MAX: usize = 20;
 
@@ -58,8 +58,10 @@ pub(crate) fn now(
     output: &Output,
     folder: Option<&Path>,
     compression: HowSmall,
+    tags: &[String],
 ) -> Result<Done, Failure> {
     let mut client = client(args)?;
+    client.set_tags(tags)?;
     client.set_compression(match compression {
         HowSmall::Fast => Compression::Fast,
         HowSmall::Default => Compression::Default,
@@ -68,20 +70,48 @@ pub(crate) fn now(
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
     let reports = with_progress(output, &server, |progress| client.backup(folder, progress))?;
-    let lines: Vec<String> = reports.iter().map(report_line).collect();
+    let mut lines: Vec<String> = reports.iter().map(report_line).collect();
     let skipped = reports.iter().flat_map(|report| &report.skipped);
     let warnings: Vec<String> =
         skipped.map(|skipped| format!("{}: {}", shown(&skipped.path), skipped.why)).collect();
     let data: Vec<Value> = reports.iter().map(report_json).collect();
-    let code = if warnings.is_empty() { 0 } else { exit::PARTLY };
-    let warnings = [warnings, crate::device::waiting_warnings(&client)].concat();
-    Ok(Done::new(lines.join("\n"), json!({ "folders": data })).with_warnings(warnings, code))
+    let mut code = if warnings.is_empty() { 0 } else { exit::PARTLY };
+    let lost = client.lost_packs();
+    if lost > 0 {
+        code = exit::SECURITY;
+        lines.push(format!(
+            "LOST: the server has lost {} of this backup, by its own word. What they held was stored again \
+             just now, as far as it is still on this device. What is not: strongroom backup verify",
+            plural(lost, "object")
+        ));
+    }
+    let mut warnings = [warnings, crate::device::waiting_warnings(&client)].concat();
+    warnings.extend(crate::keep::mark_warning(client.marked_by_others()));
+    let data = json!({ "folders": data, "lost_objects": lost });
+    Ok(Done::new(lines.join("\n"), data).with_warnings(warnings, code))
 }
 
-pub(crate) fn snapshots(args: &Args) -> Result<Done, Failure> {
-    let snapshots = client(args)?.snapshots()?;
-    let lines: Vec<String> = snapshots.iter().map(snapshot_line).collect();
-    let text = if lines.is_empty() {
+pub(crate) fn snapshots(args: &Args, forgotten: bool) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let snapshots = if forgotten { client.forgotten()? } else { client.snapshots()? };
+    let names = if forgotten { client.devices()? } else { Vec::new() };
+    let by = |snapshot: &SnapshotInfo| {
+        let Some(mark) = snapshot.forgotten else { return String::new() };
+        let device = names.iter().find(|device| device.id == mark.by);
+        let name = device.and_then(|device| device.name.clone());
+        let removed = device.is_none_or(|device| device.removed.is_some());
+        format!(
+            "\n           marked {} on {}{}",
+            time(mark.time_s),
+            printable(&name.unwrap_or_else(|| short(&mark.by.to_string()).to_owned())),
+            if removed { ", which was taken out since: prune leaves it" } else { "" }
+        )
+    };
+    let lines: Vec<String> =
+        snapshots.iter().map(|snapshot| snapshot_line(snapshot) + &by(snapshot)).collect();
+    let text = if lines.is_empty() && forgotten {
+        "No snapshot is marked to be forgotten.".into()
+    } else if lines.is_empty() {
         "There is no snapshot yet. Make one: strongroom backup now".into()
     } else {
         lines.join("\n")
@@ -228,13 +258,17 @@ fn report_json(report: &BackupReport) -> Value {
     })
 }
 
-fn snapshot_line(snapshot: &SnapshotInfo) -> String {
+pub(crate) fn snapshot_line(snapshot: &SnapshotInfo) -> String {
     let skipped = match snapshot.skipped {
         0 => String::new(),
         n => format!(", {n} skipped"),
     };
+    let tags = match snapshot.tags.len() {
+        0 => String::new(),
+        _ => format!("  [{}]", printable(&snapshot.tags.join(", "))),
+    };
     format!(
-        "{}  {}  {}, {}{skipped}  {} on {}",
+        "{}  {}  {}, {}{skipped}  {} on {}{tags}",
         short(&snapshot.id.to_string()),
         time(snapshot.time_s),
         plural(snapshot.files, "file"),
@@ -244,7 +278,7 @@ fn snapshot_line(snapshot: &SnapshotInfo) -> String {
     )
 }
 
-fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
+pub(crate) fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
     json!({
         "id": snapshot.id.to_string(),
         "time_s": snapshot.time_s,
@@ -253,6 +287,10 @@ fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
         "files": snapshot.files,
         "bytes": snapshot.bytes,
         "skipped": snapshot.skipped,
+        "tags": snapshot.tags,
+        "forgotten": snapshot.forgotten.map(|mark| {
+            json!({ "by": mark.by.to_string(), "time_s": mark.time_s })
+        }),
     })
 }
 

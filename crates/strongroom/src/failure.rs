@@ -419,6 +419,20 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "Put it in quotes, as in: strongroom backup find '*.txt'",
             ),
+            ClientError::Pinned => make(
+                "PINNED",
+                exit::CONFLICT,
+                "It was pinned so that nothing forgets it.",
+                NOTHING_DONE,
+                "If that is over: strongroom backup pin --undo SNAPSHOT",
+            ),
+            ClientError::Tag => make(
+                "TAG",
+                exit::USAGE,
+                "It is empty, too long, or has a line break or another character that can't be seen.",
+                NOTHING_DONE,
+                "Choose another tag.",
+            ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",
                 exit::NOT_JOINED,

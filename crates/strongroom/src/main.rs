@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod failure;
 mod interrupt;
+mod keep;
 mod keys;
 mod kit_page;
 mod look;
@@ -57,10 +58,13 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Browse { what } => look::browse(args, what),
             BackupCommand::Diff { before, after } => look::diff(args, before, after),
             BackupCommand::Find { pattern } => look::find(args, pattern),
+            BackupCommand::Forget(wanted) => keep::forget(args, wanted),
             BackupCommand::Ls => backup::ls(args),
-            BackupCommand::Now { folder, compression, .. } => {
-                backup::now(args, output, folder.as_deref(), *compression)
+            BackupCommand::Now { folder, compression, tag, .. } => {
+                backup::now(args, output, folder.as_deref(), *compression, tag)
             }
+            BackupCommand::Pin { snapshots, undo } => keep::pin(args, snapshots, *undo),
+            BackupCommand::Prune { dry_run } => keep::prune(args, output, *dry_run),
             BackupCommand::Restore { what, to: Some(to), .. } if to.as_os_str() == "-" => {
                 look::cat(args, what)
             }
@@ -68,7 +72,9 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
                 backup::restore(args, output, what, to.as_deref(), *in_place)
             }
             BackupCommand::Rm { path } => backup::rm(args, path),
-            BackupCommand::Snapshots => backup::snapshots(args),
+            BackupCommand::Snapshots { forgotten } => backup::snapshots(args, *forgotten),
+            BackupCommand::Tag(wanted) => keep::tag(args, wanted),
+            BackupCommand::Undelete => keep::undelete(args),
             BackupCommand::Verify { read_data } => backup::verify(args, output, *read_data),
         },
         Command::Completions { shell } => {

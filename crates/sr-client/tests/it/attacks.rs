@@ -199,7 +199,6 @@ fn forge_head(
     change: impl Fn(&mut NewHead),
 ) -> SealedHead {
     let insider = world.insider();
-    let ids = ChunkIds::new(&insider.vault);
     let manifest = Manifest::default();
     let raw = manifest.to_bytes();
     let mut builder = PackBuilder::new(PackId::random(&mut rng()));
@@ -209,7 +208,7 @@ fn forge_head(
     plant(world, pack, &builder.seal(&insider.vault));
     let mut head = NewHead {
         previous,
-        snapshot_set: manifest.snapshot_set(&ids),
+        snapshot_set: manifest.snapshot_set(),
         index_set: manifest.index_set(),
         manifest: pack,
         time_s: 1,
@@ -227,7 +226,7 @@ fn plant(world: &World, pack: PackId, bytes: &[u8]) {
     world
         .database()
         .execute(
-            "INSERT INTO packs VALUES (?1, ?2, ?3)",
+            "INSERT INTO packs VALUES (?1, ?2, ?3, NULL)",
             rusqlite::params![pack.0, space.0, bytes.len()],
         )
         .expect("inserts");
@@ -405,7 +404,6 @@ fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
 /// device under which an index has them there.
 fn forge_place(world: &World, chunks: &[(ChunkId, &[u8])]) {
     let insider = world.insider();
-    let ids = ChunkIds::new(&insider.vault);
     let cached = fs::read_dir(world.profile().join("cache")).expect("cache").flatten();
     let cached = cached.map(|entry| entry.path()).find(|path| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
@@ -439,7 +437,7 @@ fn forge_place(world: &World, chunks: &[(ChunkId, &[u8])]) {
     plant(world, pack, &builder.seal(&insider.vault));
     let head = NewHead {
         previous: HeadPlace::of(Some(&world.stored_head())),
-        snapshot_set: manifest.snapshot_set(&ids),
+        snapshot_set: manifest.snapshot_set(),
         index_set: manifest.index_set(),
         manifest: pack,
         time_s: 1,

@@ -8,6 +8,7 @@ mod backup;
 mod browse;
 mod faults;
 mod hostile;
+mod keep;
 mod model;
 mod network;
 mod odd;

@@ -23,7 +23,9 @@ use sr_client::{
 };
 use sr_crypto::Hash;
 use sr_keys::{DeviceKeys, KeyBlock};
-use sr_store::{Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, StoreError, Swapped};
+use sr_store::{
+    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+};
 use sr_trust::{Account, Block, Verified};
 use sr_wire::{
     AccountId, DeviceId, Invite, PackId, SealedHead, SpaceId, SpaceKeys, VLBytes, decode,
@@ -108,8 +110,24 @@ impl MetaStore for Liar {
         self.done(|| self.truth.add_pack(space, pack, len, caps))
     }
 
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
-        self.truth.pack_len(space, pack)
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
+        self.truth.pack(space, pack)
+    }
+
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError> {
+        self.truth.packs(space)
+    }
+
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
+        self.truth.delete_packs(space, packs, days)
+    }
+
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
+        self.truth.undelete_packs(space)
+    }
+
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
+        self.truth.count_day(day)
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {

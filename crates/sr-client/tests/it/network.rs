@@ -17,7 +17,9 @@ use rustls::{
 use sr_client::{Client, ClientError, Dial, Progress};
 use sr_crypto::Hash;
 use sr_server::{Channel, Handshake, Listen, Server, Stores};
-use sr_store::{Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, StoreError, Swapped};
+use sr_store::{
+    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+};
 use sr_wire::{
     AccountId, Card, Invite, PackId, SealedHead, SpaceId, SpaceKeys, card_hash, voucher,
     voucher_hash,
@@ -350,8 +352,24 @@ impl MetaStore for KeepsItsHead {
         self.0.add_pack(space, pack, len, caps)
     }
 
-    fn pack_len(&self, space: SpaceId, pack: PackId) -> Result<u32, StoreError> {
-        self.0.pack_len(space, pack)
+    fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
+        self.0.pack(space, pack)
+    }
+
+    fn packs(&self, space: SpaceId) -> Result<Vec<PackId>, StoreError> {
+        self.0.packs(space)
+    }
+
+    fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
+        self.0.delete_packs(space, packs, days)
+    }
+
+    fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
+        self.0.undelete_packs(space)
+    }
+
+    fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
+        self.0.count_day(day)
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {

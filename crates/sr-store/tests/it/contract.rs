@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sr_store::{
-    BlobStore, Caps, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, Sqlite, StoreError, Swapped,
+    BlobStore, Caps, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, PackRecord, Sqlite,
+    StoreError, Swapped,
 };
 use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
 
@@ -75,8 +76,9 @@ fn packs_belong_to_one_space_and_count() {
         assert!(matches!(meta.add_pack(a, pack(2), 151, &caps), Err(StoreError::QuotaFull)));
         meta.add_pack(a, pack(2), 150, &caps).expect("adds");
         meta.add_pack(b, pack(3), 1, &caps).expect("another space has its own limit");
-        assert_eq!(meta.pack_len(a, pack(2)).expect("len"), 150);
-        assert!(matches!(meta.pack_len(b, pack(2)), Err(StoreError::NotFound)));
+        let record = PackRecord { len: 150, days_left: None };
+        assert_eq!(meta.pack(a, pack(2)).expect("record"), record);
+        assert!(matches!(meta.pack(b, pack(2)), Err(StoreError::NotFound)));
         assert!(meta.has_pack(pack(3)).expect("has"));
         assert!(!meta.has_pack(pack(9)).expect("has not"));
     });
@@ -187,4 +189,38 @@ fn any_failing_call_leaves_a_state_from_which_the_same_steps_succeed() {
         assert_eq!(meta.head(a).expect("head"), Some(first));
         assert_eq!(blobs.read(pack(1), 0, 9).expect("reads"), b"bytes");
     }
+}
+
+#[test]
+fn what_was_deleted_can_be_had_back_for_days_that_no_clock_shortens() {
+    each_meta(|meta| {
+        let (a, b) = (with_space(meta, 1), with_space(meta, 2));
+        let caps = Caps { packs_per_space: 2, ..Caps::default() };
+        meta.add_pack(a, pack(1), 100, &caps).expect("adds");
+        meta.add_pack(a, pack(2), 100, &caps).expect("adds");
+        meta.add_pack(b, pack(3), 100, &caps).expect("adds");
+        let count = |day| meta.count_day(day).expect("counts");
+        assert_eq!(count(100), []);
+        meta.delete_packs(a, &[pack(1), pack(3), pack(9)], 2).expect("deletes");
+        assert_eq!(meta.packs(a).expect("lists"), [pack(2)]);
+        assert_eq!(meta.packs(b).expect("lists"), [pack(3)], "of another space");
+        let record = PackRecord { len: 100, days_left: Some(2) };
+        assert_eq!(meta.pack(a, pack(1)).expect("can be read"), record);
+        let full = meta.add_pack(a, pack(4), 100, &caps);
+        assert!(matches!(full, Err(StoreError::QuotaFull)), "it counts until it is gone");
+        // Ten years at once are a day; the same day again is none, and back is none.
+        assert_eq!(count(3_750), []);
+        assert_eq!(count(3_750), []);
+        assert_eq!(count(101), []);
+        meta.delete_packs(a, &[pack(1)], 9).expect("a repeat changes nothing");
+        assert_eq!(meta.undelete_packs(b).expect("undeletes"), 0);
+        assert_eq!(meta.undelete_packs(a).expect("undeletes"), 1);
+        assert_eq!(count(102), []);
+        assert_eq!(meta.packs(a).expect("lists").len(), 2);
+        meta.delete_packs(a, &[pack(1)], 2).expect("deletes");
+        assert_eq!(count(103), []);
+        assert_eq!(count(104), [pack(1)]);
+        assert!(!meta.has_pack(pack(1)).expect("has"));
+        meta.add_pack(a, pack(4), 100, &caps).expect("there is room again");
+    });
 }

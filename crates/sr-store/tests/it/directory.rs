@@ -90,7 +90,12 @@ fn a_disclosure_lists_every_row() {
     assert_eq!(rows("vouchers"), [["02".repeat(32)]]);
     assert_eq!(
         rows("packs"),
-        [[PackId([4; 32]).to_string(), SpaceId([3; 16]).to_string(), "65536".into()]]
+        [[
+            PackId([4; 32]).to_string(),
+            SpaceId([3; 16]).to_string(),
+            "65536".into(),
+            String::new()
+        ]]
     );
     assert_eq!(rows("spaces").len(), 1);
     assert!(rows("heads").is_empty());

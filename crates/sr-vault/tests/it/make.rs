@@ -10,11 +10,13 @@ use sr_vault::{
     block::{Compression, Compressor, Kind},
     head::{HeadPlace, NewHead},
     index::{Index, IndexBlock, IndexChunk, IndexPack},
-    manifest::{IndexRef, Manifest, Snapshot},
+    manifest::{Forgotten, IndexRef, Listed, Manifest, PINNED, Snapshot},
     pack::{PackBuilder, PackSeal},
     tree::{self, Attribute, Content, Hole, Node},
 };
-use sr_wire::{Card, CardResponse, Invite, PackId, SealedHead, SignedCard, TlsKey, encode, labels};
+use sr_wire::{
+    Card, CardResponse, DeviceId, Invite, PackId, SealedHead, SignedCard, TlsKey, encode, labels,
+};
 
 use crate::{
     house::House,
@@ -267,6 +269,7 @@ fn manifests() -> Format {
     let snapshot = |root| Snapshot {
         time_s: 1,
         number: 0,
+        by: DeviceId([2; 32]),
         device: b"laptop".to_vec().into(),
         path: b"/home/ana".to_vec().into(),
         files: 1,
@@ -275,7 +278,7 @@ fn manifests() -> Format {
         root,
     };
     let manifest = |root| Manifest {
-        snapshots: vec![snapshot(root)],
+        snapshots: vec![Listed::new(snapshot(root))],
         indexes: vec![IndexRef {
             pack: PackId([1; 32]),
             offset: 0,
@@ -284,14 +287,38 @@ fn manifests() -> Format {
             seal: PackSeal { generation: 1, commitment: [4; 32] },
             hash: [5; 32],
         }],
+        retired: vec![],
+    };
+    let of_everything = || {
+        let mut manifest = manifest(folder(b""));
+        let mut forgotten = manifest.snapshots[0].clone();
+        forgotten.set_tag("taxes", true);
+        forgotten.set_tag(PINNED, true);
+        forgotten.forgotten = Some(Forgotten { by: DeviceId([3; 32]), time_s: 9 });
+        manifest.snapshots.push(forgotten);
+        manifest.retired = vec![PackId([6; 32])];
+        manifest
+    };
+    let tagged = |tags: &[&[u8]]| {
+        let mut manifest = of_everything();
+        manifest.snapshots[1].tags = tags.iter().map(|tag| tag.to_vec().into()).collect();
+        manifest.to_bytes()
     };
     let good = manifest(folder(b"")).to_bytes();
     let link = Node { content: Content::Symlink { target: b"x".to_vec().into() }, ..folder(b"") };
     let wrong_mode = Node { mode: 0o10000, ..folder(b"") };
     Format {
         name: "manifest",
-        valid: vec![("empty", Manifest::default().to_bytes()), ("one-snapshot", good.clone())],
+        valid: vec![
+            ("empty", Manifest::default().to_bytes()),
+            ("one-snapshot", good.clone()),
+            ("forgotten-tagged-and-retired", of_everything().to_bytes()),
+        ],
         invalid: vec![
+            ("tags-out-of-order", tagged(&[b"b", b"a"])),
+            ("tag-twice", tagged(&[b"a", b"a"])),
+            ("tag-empty", tagged(&[b""])),
+            ("tag-too-long", tagged(&[&[b'a'; 65]])),
             ("root-with-a-name", manifest(folder(b"x")).to_bytes()),
             ("root-that-is-a-link", manifest(link).to_bytes()),
             ("root-with-a-wrong-mode", manifest(wrong_mode).to_bytes()),

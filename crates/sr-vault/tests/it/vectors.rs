@@ -6,7 +6,7 @@ use std::{
 };
 
 use sr_keys::DeviceKeys;
-use sr_vault::{ChunkIds, block, head, index::Index, manifest::Manifest, pack::OpenSlots, tree};
+use sr_vault::{block, head, index::Index, manifest::Manifest, pack::OpenSlots, tree};
 use sr_wire::{Card, CardResponse, Invite, PackId, SealedHead, card_hash, decode};
 
 use crate::house::House;
@@ -43,9 +43,8 @@ pub(crate) fn accepts(format: &str, bytes: &[u8]) -> bool {
         "key-file" => DeviceKeys::from_file(bytes).is_ok(),
         "manifest" => Manifest::parse(bytes).is_ok_and(|manifest| {
             // The roots that a head would commit to.
-            let ids = ChunkIds::new(&keys.vault);
-            let (snapshots, indexes) = (manifest.snapshot_set(&ids), manifest.index_set());
-            Manifest::verify(bytes, &ids, &snapshots, &indexes).is_ok()
+            let (snapshots, indexes) = (manifest.snapshot_set(), manifest.index_set());
+            Manifest::verify(bytes, &snapshots, &indexes).is_ok()
         }),
         "pack" => {
             let id = PackId([7; 32]);

@@ -1,0 +1,321 @@
+//! Forgetting, pruning and having back: what nobody may lose, and what must go.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use sr_client::{Client, ClientError, Keep, Progress, PruneReport, Target, Undeleted};
+use sr_wire::{Misbehaviour, limits::TRASH_DAYS};
+
+use crate::{
+    accounts::DAY_S,
+    attacks::ONE_AT_A_TIME,
+    world::{World, assert_same_tree, clock, noise},
+};
+
+/// A client whose clock a test moves, on a machine that does not know how long it runs.
+fn client(world: &World) -> Client {
+    let mut client = Client::open(&world.profile(), world.clock()).expect("opens");
+    client.set_uptime(Arc::new(|| None));
+    client
+}
+
+fn backup(world: &World) -> String {
+    let reports = client(world).backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(reports[0].skipped, []);
+    reports[0].snapshot.expect("snapshot").to_string()
+}
+
+fn prune(world: &World) -> PruneReport {
+    client(world).prune(false, &Progress::default()).expect("prunes")
+}
+
+/// Days on which the device runs once.
+fn days(world: &World, days: u64) {
+    for _ in 0..days {
+        world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
+        prune(world);
+    }
+}
+
+fn restored_is(world: &World, which: &str, like: &Path) {
+    let target = world.dir.path().join("again");
+    drop(fs::remove_dir_all(&target));
+    let (_, report) = client(world)
+        .restore(which, None, &Target::Folder(target.clone()), &Progress::default())
+        .expect("restores");
+    assert_eq!((&report.refused[..], &report.failed[..]), (&[][..], &[][..]));
+    assert_same_tree(like, &target);
+}
+
+fn is_clean(world: &World) {
+    let report = client(world).verify(true, &Progress::default()).expect("verifies");
+    assert!(report.is_whole() && report.bad_packs.is_empty(), "{report:?}");
+}
+
+fn bytes_stored(world: &World) -> u64 {
+    let space = world.insider().vault.space();
+    let query = "SELECT bytes FROM spaces WHERE space = ?1";
+    world.database().query_row(query, [space.0], |row| row.get(0)).expect("space")
+}
+
+/// The server's own day goes by.
+fn server_days(world: &mut World, days: u64) {
+    for _ in 0..days {
+        world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
+        world.stop();
+        world.start();
+        // A server that starts looks into its trash.
+        prune(world);
+    }
+}
+
+fn copy(world: &World, name: &str) -> std::path::PathBuf {
+    let to = world.dir.path().join(name);
+    let status = std::process::Command::new("cp").arg("-a").arg(world.folder()).arg(&to).status();
+    assert!(status.expect("runs").success());
+    to
+}
+
+/// A folder of which half goes, a quarter changes, and a quarter stays, and its first state.
+fn two_snapshots(world: &World) -> (String, std::path::PathBuf, String) {
+    for n in 0..8 {
+        world.write(&format!("going/{n}"), noise(n, 3 << 20));
+        world.write(&format!("staying/{n}"), noise(100 + n, 300 << 10));
+    }
+    world.write("letter", "first");
+    let first = backup(world);
+    let before = copy(world, "before");
+    fs::remove_dir_all(world.folder().join("going")).expect("removes");
+    world.write("letter", "second");
+    (first, before, backup(world))
+}
+
+#[test]
+fn what_is_forgotten_goes_after_its_days_and_the_rest_is_as_it_was() {
+    let mut world = World::new();
+    let (first, before, second) = two_snapshots(&world);
+    let full = bytes_stored(&world);
+
+    let mut ours = client(&world);
+    assert_eq!(ours.forget(std::slice::from_ref(&first)).expect("forgets").len(), 1);
+    assert_eq!(ours.forget(std::slice::from_ref(&first)).expect("again").len(), 0);
+    assert_eq!(ours.snapshots().expect("lists").len(), 1);
+    assert_eq!(ours.forgotten().expect("lists")[0].id.to_string(), first);
+    drop(ours);
+    restored_is(&world, &first, &before);
+
+    // Not on the first day, nor the third.
+    for _ in 0..3 {
+        let report = prune(&world);
+        assert_eq!((report.snapshots, report.waiting, report.packs), (0, 1, 0), "{report:?}");
+        restored_is(&world, &first, &before);
+        world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
+    }
+    let would = client(&world).prune(true, &Progress::default()).expect("says what it would do");
+    let report = prune(&world);
+    assert_eq!(report, would);
+    assert_eq!((report.snapshots, report.waiting), (1, 0));
+    assert!(report.bytes > 20 << 20, "{report:?}");
+    let gone =
+        client(&world).restore(&first, None, &Target::Folder(world.target()), &Progress::default());
+    assert!(matches!(gone, Err(ClientError::NotFound(_))), "{gone:?}");
+    restored_is(&world, &second, &world.folder());
+    is_clean(&world);
+    let again = prune(&world);
+    assert_eq!((again.packs, again.snapshots), (0, 0), "nothing is left to do: {again:?}");
+
+    // The server keeps it for its own days, and then it is gone.
+    assert!(bytes_stored(&world) >= full);
+    server_days(&mut world, u64::from(TRASH_DAYS) - 1);
+    assert!(bytes_stored(&world) >= full);
+    server_days(&mut world, 1);
+    assert!(bytes_stored(&world) < full - (20 << 20));
+    is_clean(&world);
+
+    // What was pruned is stored again, though the cache of this device remembers the folder.
+    fs::remove_dir_all(world.folder()).expect("removes");
+    fs::rename(&before, world.folder()).expect("comes back");
+    let third = backup(&world);
+    restored_is(&world, &third, &world.folder());
+    restored_is(&world, "latest", &world.folder());
+    is_clean(&world);
+}
+
+#[test]
+fn an_unchanged_folder_is_whole_after_its_only_snapshot_was_pruned() {
+    let world = World::new();
+    world.write("a/b/c", noise(1, 3 << 20));
+    world.write("a/d", "d");
+    let first = backup(&world);
+    client(&world).forget(&[first]).expect("forgets");
+    days(&world, 3);
+    assert_eq!(client(&world).forgotten().expect("lists"), []);
+    // This device's cache says that all of it is stored.
+    let second = backup(&world);
+    restored_is(&world, &second, &world.folder());
+    is_clean(&world);
+}
+
+#[test]
+fn what_was_forgotten_comes_back_unless_it_was_pruned() {
+    let world = World::new();
+    let (first, before, second) = two_snapshots(&world);
+    let mut ours = client(&world);
+    ours.forget(&[first.clone(), second.clone()]).expect("forgets");
+    assert_eq!(ours.snapshots().expect("lists"), []);
+    let back = ours.unforget(&[]).expect("undoes");
+    assert_eq!(back.len(), 2);
+    assert_eq!(ours.snapshots().expect("lists").len(), 2);
+    ours.tag(std::slice::from_ref(&first), sr_client::PINNED, true).expect("pins");
+    let refused = ours.forget(std::slice::from_ref(&first));
+    assert!(matches!(refused, Err(ClientError::Pinned)));
+    let judged = ours.forget_by(&Keep { last: 1, ..Keep::default() }, false).expect("judges");
+    assert!(judged.iter().all(|(_, why)| !why.is_empty()), "the pinned one stays");
+    drop(ours);
+    days(&world, 4);
+    restored_is(&world, &first, &before);
+    let refused = client(&world).tag(&[second], "line\nbreak", true);
+    assert!(matches!(refused, Err(ClientError::Tag)));
+}
+
+/// ST-12: a stolen laptop prunes everything at once, with a program that waits for nothing.
+#[test]
+fn st_12_what_a_thief_has_pruned_is_had_back() {
+    let mut world = World::new();
+    let (first, before, second) = two_snapshots(&world);
+    let folder = copy(&world, "folder-then");
+    drop(world.link("stolen"));
+    let thief = world.other("stolen");
+    let mut theirs = Client::open(&thief, clock()).expect("opens");
+    theirs.set_uptime(Arc::new(|| None));
+    theirs.forget(&[first.clone(), second.clone()]).expect("marks");
+    drop(theirs);
+    for day in 1..=4 {
+        let late: sr_client::Clock = Arc::new(move || clock()() + day * DAY_S);
+        let mut theirs = Client::open(&thief, late).expect("opens");
+        theirs.set_uptime(Arc::new(|| None));
+        theirs.prune(false, &Progress::default()).expect("prunes");
+    }
+    let mut ours = client(&world);
+    assert_eq!(ours.snapshots().expect("lists"), []);
+    let back = ours.undelete().expect("comes back");
+    assert!(back.packs > 0 && back.snapshots == 2, "{back:?}");
+    assert_eq!(ours.snapshots().expect("lists").len(), 2);
+    assert_eq!(ours.undelete().expect("again"), Undeleted::default());
+    drop(ours);
+    restored_is(&world, &first, &before);
+    restored_is(&world, &second, &folder);
+    is_clean(&world);
+    // It stays, when the server's days are over.
+    server_days(&mut world, u64::from(TRASH_DAYS) + 1);
+    restored_is(&world, &first, &before);
+    is_clean(&world);
+}
+
+/// ST-12: what a device marked does not go any more once it was taken out.
+#[test]
+fn st_12_the_marks_of_a_device_that_was_taken_out_count_no_more() {
+    let world = World::new();
+    let (first, before, _) = two_snapshots(&world);
+    let mut theirs = world.link("desktop");
+    theirs.forget(std::slice::from_ref(&first)).expect("marks");
+    drop(theirs);
+    client(&world).revoke_device("desktop").expect("takes out");
+    days(&world, 5);
+    let report = prune(&world);
+    assert_eq!((report.unmarked, report.snapshots, report.packs), (1, 0, 0), "{report:?}");
+    restored_is(&world, &first, &before);
+    // It asks for a deletion all the same, and the server refuses.
+    let mut theirs = world.open("desktop");
+    assert!(theirs.prune(false, &Progress::default()).is_err());
+}
+
+/// A backup that began before a prune does not build on what the prune took away.
+#[test]
+fn a_backup_that_a_prune_overtakes_begins_anew() {
+    let world = World::new();
+    let (first, before, _) = two_snapshots(&world);
+    drop(world.link("desktop"));
+    client(&world).forget(&[first]).expect("forgets");
+    days(&world, 2);
+    // The other device has the files that only the forgotten snapshot needs; it reads the lists, and
+    // while it reads its files, the prune goes on.
+    let mut theirs = Client::open(&world.other("desktop"), world.clock()).expect("opens");
+    theirs.add_folder(&before).expect("adds");
+    fs::write(before.join("slow"), noise(7, 40 << 20)).expect("writes");
+    world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
+    let progress = Progress::default();
+    let watched = progress.clone();
+    let ran = std::thread::scope(|scope| {
+        let run = scope.spawn(move || theirs.backup(None, &progress));
+        while watched.phase() != sr_client::Phase::Storing && !run.is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(prune(&world).snapshots, 1);
+        run.join().expect("joins")
+    });
+    let snapshot = ran.expect("backs up")[0].snapshot.expect("snapshot").to_string();
+    restored_is(&world, &snapshot, &before);
+    is_clean(&world);
+}
+
+/// ST-16: with a list hidden, what it names would count as unused.
+#[test]
+fn st_16_a_prune_with_a_list_hidden_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    let (first, _, _) = two_snapshots(&world);
+    client(&world).forget(&[first]).expect("forgets");
+    days(&world, 2);
+    world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
+    drop(fs::remove_dir_all(world.profile().join("cache")));
+    let smallest = world.packs().pop().expect("has packs");
+    let packs = world.packs();
+    // All small ones, in which the lists lie, but the newest, in which the manifest does.
+    let manifest = world.insider();
+    let head = sr_vault::head::open(&world.stored_head(), &manifest.vault, &manifest.account);
+    let newest = head.expect("opens").manifest.to_string();
+    let size = fs::metadata(&smallest).expect("file").len();
+    world.tamper(|_| {
+        for pack in packs {
+            if fs::metadata(&pack).expect("file").len() <= size.max(1 << 18)
+                && !pack.ends_with(&newest)
+            {
+                fs::remove_file(pack).expect("removes");
+            }
+        }
+    });
+    let refused = client(&world).prune(false, &Progress::default());
+    assert!(
+        matches!(
+            refused,
+            Err(ClientError::Misbehaviour(
+                Misbehaviour::PackMissing | Misbehaviour::IndexSetMismatch
+            ))
+        ),
+        "{refused:?}"
+    );
+}
+
+/// ST-11: a server that forgot packs is found out by the next backup, which stores them again.
+#[test]
+fn st_11_packs_that_the_server_lost_are_found_by_the_next_backup() {
+    let mut world = World::new();
+    world.write("big", noise(1, 20 << 20));
+    world.write("small", "small");
+    let first = backup(&world);
+    let biggest = world.packs().remove(0);
+    world.tamper(|_| fs::remove_file(&biggest).expect("removes"));
+    let mut ours = client(&world);
+    ours.backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(ours.lost_packs(), 1);
+    drop(ours);
+    restored_is(&world, "latest", &world.folder());
+    restored_is(&world, &first, &world.folder());
+    let mut ours = client(&world);
+    ours.backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(ours.lost_packs(), 0);
+}
