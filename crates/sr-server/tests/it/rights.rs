@@ -11,13 +11,13 @@ use sr_crypto::{CapabilityKey, Hash, Secret32, SigningKey};
 use sr_server::{Channel, Handshake, Listen, Server, Stores};
 use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
 use sr_wire::{
-    PackId, Right, SealedHead, SpaceId, SpaceKeys, SwapProof,
+    PackId, Right, SealedHead, SignedPackList, SpaceId, SpaceKeys, SwapProof,
     api::{
-        self, CreateSpace, ErrorBody, ErrorCode, HeadRead, HeadSwap, PackGet, PackHave, Prove,
-        SpaceRotate,
+        self, CreateSpace, ErrorBody, ErrorCode, HeadRead, HeadSwap, PackDelete, PackGet, PackHave,
+        PackUndelete, PackUndeleted, Prove, SpaceRotate,
     },
-    create_bytes, decode, encode, labels, limits, prove_bytes, rotate_bytes, swap_bytes,
-    voucher_hash,
+    create_bytes, decode, delete_bytes, encode, labels, limits, prove_bytes, rotate_bytes,
+    swap_bytes, undelete_bytes, voucher_hash,
 };
 use tokio::{
     io::DuplexStream,
@@ -208,6 +208,54 @@ async fn packs_have_five_sizes_one_owner_and_are_written_once() {
     assert_eq!(reply, encode(&api::PackMissing { packs: vec![PackId([8; 32])] }));
 }
 
+/// Deleting is a right of its own, signed for each deletion; and it is not the end of what was deleted.
+#[tokio::test]
+async fn only_the_prune_key_deletes_and_what_it_deletes_can_be_read_and_had_back() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    one.create().await.expect("creates");
+    one.prove(Right::Append, &key(2)).await.expect("proves");
+    one.prove(Right::Read, &key(1)).await.expect("proves");
+    one.call(api::PACK_PUT, pack_body(1 << 16)).await.expect("stores");
+    let pack = PackId([9; 32]);
+    let delete = |connection: &Connection, counter, signer| {
+        let packs = vec![pack, PackId([8; 32])];
+        let bytes = delete_bytes(&connection.binding, counter, SPACE, &packs);
+        let proof = SwapProof { counter, signature: key(signer).sign(labels::PACK_DELETE, &bytes) };
+        encode(&PackDelete { space: SPACE, packs, proof })
+    };
+    let undelete = |counter, signer, label| {
+        let bytes = undelete_bytes(&one.binding, counter, SPACE);
+        let proof = SwapProof { counter, signature: key(signer).sign(label, &bytes) };
+        encode(&PackUndelete { space: SPACE, proof })
+    };
+    let count = async || {
+        let list = encode(&api::PackList { space: SPACE, nonce: [6; 32] });
+        let reply = one.call(api::PACK_LIST, list).await.expect("answers");
+        let list: SignedPackList =
+            decode("list", &reply, limits::MESSAGE_LEN_MAX).expect("decodes");
+        list.answer.count
+    };
+    for signer in [1, 2, 4] {
+        assert_eq!(one.call(api::PACK_DELETE, delete(&one, 1, signer)).await, Err(REFUSED));
+        let undelete = undelete(1, signer, labels::PACK_UNDELETE);
+        assert_eq!(one.call(api::PACK_UNDELETE, undelete).await, Err(REFUSED));
+    }
+    let two = Connection::new(&connect, 2).await;
+    assert_eq!(two.call(api::PACK_DELETE, delete(&one, 1, 3)).await, Err(REFUSED));
+    assert_eq!(count().await, 1);
+    one.call(api::PACK_DELETE, delete(&one, 1, 3)).await.expect("deletes");
+    assert_eq!(one.call(api::PACK_DELETE, delete(&one, 1, 3)).await, Err(REFUSED), "a repeat");
+    assert_eq!(count().await, 0);
+    let get = encode(&PackGet { space: SPACE, pack, first: 0, last: 0 });
+    one.call(api::PACK_GET, get).await.expect("can be read");
+    let wrong = undelete(2, 3, labels::PACK_DELETE);
+    assert_eq!(one.call(api::PACK_UNDELETE, wrong).await, Err(REFUSED));
+    let back = one.call(api::PACK_UNDELETE, undelete(2, 3, labels::PACK_UNDELETE)).await;
+    assert_eq!(back.expect("comes back"), encode(&PackUndeleted { packs: 1 }));
+    assert_eq!(count().await, 1);
+}
+
 fn rotate(
     connection: &Connection,
     counter: u64,
@@ -317,6 +365,9 @@ async fn nonsense_is_refused_with_a_code() {
         api::PACK_PUT,
         api::PACK_GET,
         api::PACK_HAVE,
+        api::PACK_LIST,
+        api::PACK_DELETE,
+        api::PACK_UNDELETE,
         api::HEAD_READ,
         api::HEAD_SWAP,
     ] {
