@@ -21,8 +21,8 @@ use sr_wire::{
 };
 
 use crate::{
-    BackupReport, ClientError, Clock, Dial, Folder, Progress, RestoreReport, Target, TlsDialer,
-    VerifyReport,
+    BackupReport, ClientError, Clock, Dial, Folder, Progress, ReadData, RestoreReport, Target,
+    TlsDialer, VerifyReport,
     account::{self, Keys, PendingAct},
     backup,
     delay::{UptimeClock, uptime},
@@ -418,20 +418,24 @@ impl Client {
         })
     }
 
-    /// Checks whether everything can be had back; with `read_data` by reading all of it. The next
-    /// backup stores anew what it finds damaged, as far as it is still on this device.
+    /// Checks whether everything can be had back, and reads that much of it. What was found damaged is
+    /// remembered: until all is read again and is whole, it counts as damaged, and the next backup stores
+    /// anew what of it is still on this device.
     ///
     /// **Errors** those of reading the vault. What is damaged is no error here but in the report.
     pub fn verify(
         &mut self,
-        read_data: bool,
+        read_data: ReadData,
         progress: &Progress,
     ) -> Result<VerifyReport, ClientError> {
         let (keys, ids, view) = self.view(For::Checking)?;
-        let report = verify::verify(&view, &keys.vault, &ids, &self.remote, read_data, progress)?;
+        let (vault, remote, known) = (&keys.vault, &self.remote, self.profile.damaged_packs()?);
+        let mut report = verify::verify(&view, vault, &ids, remote, read_data, &known, progress)?;
+        report.all_read_s = self.profile.all_read_s()?;
         let damaged: Vec<_> = report.bad_packs.iter().map(|(pack, _)| *pack).collect();
-        if read_data {
+        if read_data == ReadData::All {
             self.profile.clear_damaged()?;
+            self.profile.set_all_read_s((self.clock)())?;
         }
         self.profile.add_damaged(&damaged)?;
         Ok(report)

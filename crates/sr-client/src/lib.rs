@@ -62,4 +62,4 @@ pub use sr_vault::{
     manifest::{Forgotten, PINNED},
     retention::{Keep, Reason},
 };
-pub use verify::VerifyReport;
+pub use verify::{ReadData, VerifyReport};

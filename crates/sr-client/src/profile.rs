@@ -454,6 +454,16 @@ impl Profile {
         self.set("link-failures", &[count.to_be_bytes(), until_s.to_be_bytes()].concat())
     }
 
+    /// Returns when a check has read all content back.
+    pub(crate) fn all_read_s(&self) -> Result<Option<u64>, ClientError> {
+        let bytes = self.get("all-read")?;
+        Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    pub(crate) fn set_all_read_s(&self, time_s: u64) -> Result<(), ClientError> {
+        self.set("all-read", &time_s.to_be_bytes())
+    }
+
     /// Returns what this device has counted of the waits of forgotten snapshots.
     pub(crate) fn delay(&self) -> Result<Delay, ClientError> {
         let Some(bytes) = self.get("delay")? else { return Ok(Delay::default()) };

@@ -226,11 +226,12 @@ pub(crate) enum BackupCommand {
     Tag(TagArgs),
     /// Bring back what was pruned, as long as the server has it: three days
     Undelete,
-    /// Check that everything can be had back
+    /// Check that everything can be had back; what is damaged and still here is stored again
     Verify {
-        /// Read all of it back, not only the lists
-        #[arg(long)]
-        read_data: bool,
+        /// Also read the content back: all of it, or so much of it, drawn by lot
+        #[arg(long, value_name = "N%", num_args = 0..=1, default_missing_value = "100%",
+              value_parser = percent)]
+        read_data: Option<u8>,
     },
 }
 
@@ -514,4 +515,10 @@ fn duration_s(text: &str) -> Result<u64, String> {
     };
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| "not a number of h, d, w or y")?;
     number.checked_mul(unit_s).filter(|s| *s > 0).ok_or_else(|| "too long, or nothing".into())
+}
+
+/// Reads `3%` or `3`.
+fn percent(text: &str) -> Result<u8, String> {
+    let number: u8 = text.trim_end_matches('%').parse().map_err(|_| "a number from 1% to 100%")?;
+    if (1..=100).contains(&number) { Ok(number) } else { Err("a number from 1% to 100%".into()) }
 }

@@ -149,8 +149,8 @@ impl Failure {
         } else {
             (
                 "What the server sent is not what this device stored there.",
-                "Run `strongroom backup verify --read-data` to learn which files are concerned; \
-                 then `strongroom backup now` stores anew what of them is still on this device.",
+                "Run `strongroom backup verify --read-data`: it says which files are concerned, and stores \
+                 anew what of them is still on this device.",
             )
         };
         Self {

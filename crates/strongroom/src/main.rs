@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use args::{Args, BackupCommand, Command};
 use clap::{CommandFactory, Parser};
 use output::{Done, Output};
+use sr_client::ReadData;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -75,7 +76,14 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Snapshots { forgotten } => backup::snapshots(args, *forgotten),
             BackupCommand::Tag(wanted) => keep::tag(args, wanted),
             BackupCommand::Undelete => keep::undelete(args),
-            BackupCommand::Verify { read_data } => backup::verify(args, output, *read_data),
+            BackupCommand::Verify { read_data } => {
+                let read_data = match read_data {
+                    None => ReadData::Nothing,
+                    Some(100) => ReadData::All,
+                    Some(percent) => ReadData::Part(*percent),
+                };
+                backup::verify(args, output, read_data)
+            }
         },
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -139,7 +139,8 @@ fn two_devices_at_once_lose_no_snapshot() {
     });
     assert_eq!(world.snapshots().len(), 13);
     assert_eq!(world.open("phone").snapshots().expect("lists").len(), 13);
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole(), "{report:?}");
 }
 

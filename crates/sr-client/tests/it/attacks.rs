@@ -256,7 +256,8 @@ fn sr_001_a_changed_byte_is_refused_and_the_rest_restored() {
     assert!(!world.target().join("big").exists());
     assert_eq!(fs::read(world.target().join("small 7")).expect("reads"), b"content 7");
 
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert_eq!(report.bad_packs.len(), 1);
     assert_eq!(report.files.len(), 1);
     assert!(report.files[0].path.ends_with("big"));
@@ -330,7 +331,10 @@ fn sr_003_a_missing_pack_is_named_with_its_files() {
         assert_eq!(report.files, 1);
         assert_eq!(report.refused[0].path, Path::new("big"));
         assert!(report.refused[0].why.starts_with("SR-003"), "{:?}", report.refused);
-        let report = world.client().verify(true, &Progress::default()).expect("verifies");
+        let report = world
+            .client()
+            .verify(sr_client::ReadData::All, &Progress::default())
+            .expect("verifies");
         assert_eq!(report.bad_packs.len(), 1);
         assert_eq!(report.files.len(), 1);
     }
@@ -381,7 +385,11 @@ fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
         let why = report.refused.iter().map(|file| file.why.split(':').next().map(str::to_owned));
         let why: Vec<_> = why.collect();
         let read = |name: &str| fs::read(world.target().join(name)).ok();
-        let damaged = world.client().verify(true, &Progress::default()).expect("checks").files;
+        let damaged = world
+            .client()
+            .verify(sr_client::ReadData::All, &Progress::default())
+            .expect("checks")
+            .files;
         // One file to standard output goes another way.
         let mut out = Vec::new();
         let cat = world.client().cat("latest", Path::new("b"), &mut out);
@@ -478,6 +486,7 @@ fn an_honest_server_is_never_refused() {
         world.tamper(|_| {});
         assert_eq!(world.snapshots().len(), round + 1);
     }
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.bad_packs.is_empty() && report.files.is_empty());
 }

@@ -228,10 +228,14 @@ fn verify_counts_what_it_read() {
     let world = World::new();
     fill(&world);
     world.backup();
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.bad_packs.is_empty() && report.files.is_empty());
     assert!(report.bytes_read > 5_700_000, "{}", report.bytes_read);
-    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    let report = world
+        .client()
+        .verify(sr_client::ReadData::Nothing, &Progress::default())
+        .expect("verifies");
     assert_eq!(report.bytes_read, 0);
 }
 

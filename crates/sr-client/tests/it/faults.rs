@@ -222,10 +222,11 @@ fn what_a_check_finds_damaged_is_stored_anew_by_the_next_backup() {
     // Nobody knows of it yet: a backup alone mends nothing, and says nothing wrong either.
     world.backup();
     assert_eq!(world.restore("latest", None).refused.len(), 1);
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert_eq!(report.bad_packs.len(), 1);
     // A quick check sees nothing of it, and forgets nothing.
-    world.client().verify(false, &Progress::default()).expect("verifies");
+    world.client().verify(sr_client::ReadData::Nothing, &Progress::default()).expect("verifies");
     world.backup();
     assert_eq!(fs::read(&damaged).expect("reads"), bytes, "no id is ever written over");
     // Old snapshots are whole again too.
@@ -233,7 +234,8 @@ fn what_a_check_finds_damaged_is_stored_anew_by_the_next_backup() {
         let report = world.restore(&snapshot.id.to_string(), None);
         assert_eq!(report.refused.len(), 0);
     }
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole());
 }
 
@@ -249,10 +251,12 @@ fn damaged_lists_are_written_anew_too() {
         bytes[1000] ^= 1;
         fs::write(&pack, bytes).expect("writes");
     }
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.lists_damaged && report.bad_packs.len() == 2);
     world.backup();
-    let report = world.client().verify(true, &Progress::default()).expect("verifies");
+    let report =
+        world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole(), "{report:?}");
     // Nothing hangs on this device's caches any more.
     fs::remove_dir_all(world.profile().join("cache")).expect("removes");
@@ -327,7 +331,8 @@ fn repairs_outlive_repairs() {
     let new_packs = |before: &[std::path::PathBuf]| -> Vec<std::path::PathBuf> {
         world.packs().into_iter().filter(|pack| !before.contains(pack)).collect()
     };
-    let check = || world.client().verify(true, &Progress::default()).expect("verifies");
+    let check =
+        || world.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     world.write("a", noise(1, 3_500_000));
     world.backup();
     let first = world.packs();
@@ -355,10 +360,16 @@ fn a_check_does_not_trust_the_cache() {
     world.write("a", "a");
     world.backup();
     flip(&world.packs()[0]);
-    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    let report = world
+        .client()
+        .verify(sr_client::ReadData::Nothing, &Progress::default())
+        .expect("verifies");
     assert!(report.lists_damaged && !report.is_whole());
     world.backup();
-    let report = world.client().verify(false, &Progress::default()).expect("verifies");
+    let report = world
+        .client()
+        .verify(sr_client::ReadData::Nothing, &Progress::default())
+        .expect("verifies");
     assert!(!report.lists_damaged && report.is_whole(), "{report:?}");
 }
 

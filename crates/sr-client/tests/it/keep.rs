@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use sr_client::{Client, ClientError, Keep, Progress, PruneReport, Target, Undeleted};
+use sr_client::{Client, ClientError, Keep, Progress, PruneReport, ReadData, Target, Undeleted};
 use sr_wire::{Misbehaviour, limits::TRASH_DAYS};
 
 use crate::{
@@ -51,7 +51,8 @@ fn restored_is(world: &World, which: &str, like: &Path) {
 }
 
 fn is_clean(world: &World) {
-    let report = client(world).verify(true, &Progress::default()).expect("verifies");
+    let report =
+        client(world).verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole() && report.bad_packs.is_empty(), "{report:?}");
 }
 
@@ -318,4 +319,42 @@ fn st_11_packs_that_the_server_lost_are_found_by_the_next_backup() {
     let mut ours = client(&world);
     ours.backup(None, &Progress::default()).expect("backs up");
     assert_eq!(ours.lost_packs(), 0);
+}
+
+/// A check says which snapshots are concerned, keeps in mind what it found, and a backup mends it.
+#[test]
+fn a_check_names_the_snapshots_and_remembers_what_is_damaged() {
+    let world = World::new();
+    world.write("deep/er/kept", noise(1, 2 << 20));
+    let first = backup(&world);
+    fs::remove_file(world.folder().join("deep/er/kept")).expect("removes");
+    world.write("other", noise(2, 9 << 20));
+    let second = backup(&world);
+    let mut packs = world.packs();
+    packs.sort_by_key(|pack| fs::metadata(pack).expect("file").modified().expect("time"));
+    // The packs with the content that only the first snapshot has.
+    let sizes = |pack: &std::path::PathBuf| fs::metadata(pack).expect("file").len() == 4 << 20;
+    let pack = packs.into_iter().find(sizes).expect("a pack of 4 MiB");
+    let mut bytes = fs::read(&pack).expect("reads");
+    bytes[1 << 20] ^= 1;
+    fs::write(&pack, &bytes).expect("writes");
+    let mut ours = client(&world);
+    let mut verify = |how| ours.verify(how, &Progress::default()).expect("verifies");
+    let all = verify(ReadData::All);
+    let named: Vec<String> = all.bad_snapshots.iter().map(ToString::to_string).collect();
+    assert!(named == [first.clone()] || named == [second], "{named:?}");
+    assert_eq!(all.files.len(), 1);
+    // Without reading it again, it is still known.
+    let known = verify(ReadData::Nothing);
+    assert_eq!((known.files, known.bad_snapshots), (all.files, all.bad_snapshots));
+    let part = verify(ReadData::Part(30));
+    assert!(part.packs_read < part.packs && part.all_read_s.is_some() && !part.is_whole());
+    fs::write(&pack, {
+        bytes[1 << 20] ^= 1;
+        bytes
+    })
+    .expect("mends");
+    assert!(!verify(ReadData::Nothing).is_whole());
+    assert!(verify(ReadData::All).is_whole());
+    assert!(verify(ReadData::Nothing).is_whole());
 }

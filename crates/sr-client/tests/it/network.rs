@@ -263,7 +263,8 @@ impl Simulated {
     }
 
     fn assert_whole(&self) {
-        let report = self.client().verify(true, &Progress::default()).expect("verifies");
+        let report =
+            self.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
         assert!(report.snapshots >= 1);
         assert!(report.bad_packs.is_empty() && report.files.is_empty(), "{report:?}");
     }
@@ -300,7 +301,7 @@ fn whichever_call_of_the_servers_stores_fails_the_same_command_goes_on() {
         }
         // The faults may come only now, one for each store; then nothing is left to fail.
         for _ in 0..12 {
-            let _ = simulated.client().verify(true, &Progress::default());
+            let _ = simulated.client().verify(sr_client::ReadData::All, &Progress::default());
         }
         simulated.assert_whole();
     }

@@ -207,7 +207,7 @@ impl Stage {
     /// Checks and restores while something stored is wrong: the check must name it, and no restored
     /// file may differ from its original.
     fn damaged(&self, tried: &'static str, code: &str) -> Result<Attempt, Failure> {
-        let verified = self.client()?.verify(true, &Progress::default())?;
+        let verified = self.client()?.verify(sr_client::ReadData::All, &Progress::default())?;
         let restored = self.dir.path().join("restored");
         let target = Target::Folder(restored.clone());
         let report = self.client()?.restore("latest", None, &target, &Progress::default());

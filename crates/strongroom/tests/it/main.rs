@@ -155,7 +155,9 @@ fn the_first_five_minutes() {
     assert_eq!(fs::read_to_string(world.path("folder/notes.txt")).expect("reads"), "second");
 
     let verified = world.done(&["backup", "verify", "--read-data"]);
-    assert!(verified.contains("everything can be had back"), "{verified}");
+    assert!(verified.contains("can be had back: all content was read again"), "{verified}");
+    let verified = world.done(&["backup", "verify", "--read-data", "1%"]);
+    assert!(verified.contains("can be had back"), "{verified}");
     assert!(world.done(&["backup", "ls"]).contains("folder"));
     assert!(world.done(&["completions", "bash"]).contains("strongroom"));
     let folder = world.path("folder");
@@ -224,10 +226,12 @@ fn a_server_that_misbehaves_ends_in_30_and_names_the_files() {
     assert!(!world.path("restored/big").exists());
     let (code, report) = world.json(&["backup", "verify", "--read-data"]);
     assert_eq!((code, &report["ok"]), (30, &Value::Bool(false)));
-    world.done(&["backup", "now"]);
-    // What was damaged is still on this device, so it is stored anew, and all is well again.
+    assert!(!report["data"]["files"].as_array().expect("list").is_empty());
+    assert!(!report["data"]["bad_snapshots"].as_array().expect("list").is_empty());
+    // What was damaged is still on this device, so it was stored anew, and all is well again.
+    assert_eq!(report["data"]["files_after_repair"], Value::Array(vec![]));
     let verified = world.done(&["backup", "verify", "--read-data"]);
-    assert!(verified.contains("everything can be had back"), "{verified}");
+    assert!(verified.contains("can be had back: all content was read again"), "{verified}");
 }
 
 #[test]
