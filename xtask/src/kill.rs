@@ -22,11 +22,19 @@ pub(crate) fn run_command(numbers: &[&str]) -> Result<(), String> {
 /// Plays `rounds` rounds from `seed` with a built program.
 pub(crate) fn rounds(binary: &Path, rounds: &str, seed: &str) -> Result<(), String> {
     let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
-    let (rounds, seed) = (number(rounds)?, number(seed)?);
+    in_a_world(binary, number(rounds)?, number(seed)?, When::AtAnyTime)
+}
+
+/// As [`rounds`], but each process is killed at a system call, by strace.
+pub(crate) fn syscalls(binary: &Path, rounds: u64, seed: u64) -> Result<(), String> {
+    output(Command::new("strace").arg("--version"))?;
+    in_a_world(binary, rounds, seed, When::AtACall)
+}
+
+fn in_a_world(binary: &Path, rounds: u64, seed: u64, when: When) -> Result<(), String> {
     let dir = std::env::temp_dir().join(format!("strongroom-kill-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
-    let mut world =
-        World { binary: binary.to_owned(), dir, random: seed | 1, interrupted: 0, server: None };
+    let mut world = World::new(binary, &dir, seed, when);
     let result = world.play(rounds);
     world.stop_server();
     let removed = fs::remove_dir_all(&world.dir).map_err(|e| e.to_string());
@@ -40,6 +48,39 @@ pub(crate) fn rounds(binary: &Path, rounds: &str, seed: &str) -> Result<(), Stri
     Ok(())
 }
 
+/// Fills the disk that `dir` is on, which has server, profile and files, and makes room again.
+pub(crate) fn full_disk(binary: &Path, dir: &Path, seed: u64) -> Result<(), String> {
+    const ROUNDS: u64 = 8;
+    let mut world = World::new(binary, dir, seed, When::AtAnyTime);
+    let mut failed = 0;
+    let result = world.play(0).and_then(|()| {
+        for _ in 0..ROUNDS {
+            failed += u64::from(world.full_round()?);
+        }
+        Ok(())
+    });
+    world.stop_server();
+    result?;
+    say(&format!("{ROUNDS} rounds on a full disk, {failed} of them refused: no loss"));
+    if failed > 0 { Ok(()) } else { Err("the disk was never full".into()) }
+}
+
+/// When a process is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    AtAnyTime,
+    AtACall,
+}
+
+/// Calls at which what was done so far matters, and how many of them one thread makes, about.
+const CALLS: [(&str, u64); 5] = [
+    ("write,pwrite64,writev,sendto", 60),
+    ("fsync,fdatasync,sync_file_range,syncfs", 10),
+    ("rename,renameat,renameat2,unlink,unlinkat", 10),
+    ("openat,openat2", 60),
+    ("read,pread64,recvfrom", 60),
+];
+
 struct World {
     binary: PathBuf,
     dir: PathBuf,
@@ -47,9 +88,43 @@ struct World {
     /// Rounds in which something was killed while it ran.
     interrupted: u64,
     server: Option<Child>,
+    when: When,
 }
 
 impl World {
+    fn new(binary: &Path, dir: &Path, seed: u64, when: When) -> Self {
+        let (binary, dir) = (binary.to_owned(), dir.to_owned());
+        Self { binary, dir, random: seed | 1, interrupted: 0, server: None, when }
+    }
+
+    /// Backs up on a disk with little room left, and again when there is room. Returns whether the first
+    /// was refused.
+    fn full_round(&mut self) -> Result<bool, String> {
+        self.change_files(3)?;
+        let before = self.snapshots()?;
+        let filler = self.dir.join("filler");
+        let left = self.below(2_000_000);
+        fill(&filler, left).map_err(|e| format!("filling the disk: {e}"))?;
+        let ended = self
+            .command(&["backup", "now", "--quiet"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|e| e.to_string())?;
+        fs::remove_file(&filler).map_err(|e| e.to_string())?;
+        // A panic would be 101, a signal no code.
+        if !matches!(ended.code(), Some(0 | 1 | 3 | 20 | 21 | 40)) {
+            return Err(format!("on a full disk: {ended}"));
+        }
+        self.client(&["backup", "now", "--quiet"])?;
+        let after = self.snapshots()?;
+        if !before.iter().all(|id| after.contains(id)) || after.len() <= before.len() {
+            return Err(format!("{} snapshots became {}", before.len(), after.len()));
+        }
+        self.client(&["backup", "verify", "--read-data", "--quiet"])?;
+        Ok(!ended.success())
+    }
+
     fn play(&mut self, rounds: u64) -> Result<(), String> {
         self.start_server()?;
         let invite =
@@ -85,6 +160,24 @@ impl World {
                 no_half_files(&self.folder(), &restored)?;
             }
             // The server dies while it writes.
+            _ if self.when == When::AtACall => {
+                self.kill_server()?;
+                let strace = self.strace();
+                self.start_server_by(&strace)?;
+                let mut client = self.spawn(&["backup", "now", "--quiet"])?;
+                while client.try_wait().map_err(|e| e.to_string())?.is_none() {
+                    if self.has_server_ended()? {
+                        self.interrupted += 1;
+                        self.start_server()?;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                self.kill_server()?;
+                self.start_server()?;
+                if !client.wait().map_err(|e| e.to_string())?.success() {
+                    self.client(&["backup", "now", "--quiet"])?;
+                }
+            }
             _ => {
                 let mut client = self.spawn(&["backup", "now", "--quiet"])?;
                 self.wait_a_random_while();
@@ -169,7 +262,27 @@ impl World {
         Ok(())
     }
 
+    /// Returns the beginning of a command line that ends what follows at some system call.
+    fn strace(&mut self) -> Vec<String> {
+        let (calls, often) = CALLS[usize::try_from(self.below(CALLS.len() as u64)).unwrap_or(0)];
+        let number = 1 + self.below(often);
+        let inject = format!("inject={calls}:signal=KILL:when={number}");
+        let trace = format!("trace={calls}");
+        // The tracer is the grandchild: what is started here, and killed, is the program itself.
+        let arguments =
+            ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        arguments.map(str::to_owned).to_vec()
+    }
+
     fn start_and_kill(&mut self, args: &[&str]) -> Result<(), String> {
+        if self.when == When::AtACall {
+            let strace = self.strace();
+            let mut command = self.command_by(&strace, args);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let ended = command.status().map_err(|e| e.to_string())?;
+            self.interrupted += u64::from(!ended.success());
+            return Ok(());
+        }
         let mut client = self.spawn(args)?;
         self.wait_a_random_while();
         // One that has ended already was not interrupted.
@@ -182,13 +295,17 @@ impl World {
     }
 
     fn start_server(&mut self) -> Result<(), String> {
+        self.start_server_by(&[])
+    }
+
+    fn start_server_by(&mut self, by: &[String]) -> Result<(), String> {
         let port_file = self.dir.join("port");
         let port = fs::read_to_string(&port_file).unwrap_or_else(|_| "0".into());
         let out = fs::File::create(self.dir.join("server.json")).map_err(|e| e.to_string())?;
         let data = self.dir.join("server");
         let listen = format!("127.0.0.1:{port}");
         let child = self
-            .command(&["server", "up", "--json", "--listen", &listen, "--data"])
+            .command_by(by, &["server", "up", "--json", "--listen", &listen, "--data"])
             .arg(data)
             .stdout(out)
             .spawn()
@@ -206,7 +323,13 @@ impl World {
             }
             return Ok(());
         }
-        Err("the server does not start".into())
+        // One that was killed while it started has started nothing.
+        if by.is_empty() { Err("the server does not start".into()) } else { Ok(()) }
+    }
+
+    fn has_server_ended(&mut self) -> Result<bool, String> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        Ok(server.try_wait().map_err(|e| e.to_string())?.is_some())
     }
 
     fn kill_server(&mut self) -> Result<(), String> {
@@ -232,8 +355,19 @@ impl World {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.args(args).env("HOME", self.dir.join("home")).env_remove("XDG_STATE_HOME");
+        self.command_by(&[], args)
+    }
+
+    /// The program, run by another one.
+    fn command_by(&self, by: &[String], args: &[&str]) -> Command {
+        let mut words = by.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
+        words.push(self.binary.clone().into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(args)
+            .env("HOME", self.dir.join("home"))
+            .env_remove("XDG_STATE_HOME");
         command
     }
 
@@ -257,6 +391,18 @@ impl World {
         self.random ^= self.random << 17;
         self.random
     }
+}
+
+/// Writes a file until the disk has `left` bytes left.
+fn fill(path: &Path, left: u64) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = fs::File::create(path)?;
+    let block = vec![0; 64 << 10];
+    let mut len = 0;
+    while file.write_all(&block).is_ok() {
+        len += block.len() as u64;
+    }
+    file.set_len(len.saturating_sub(left))
 }
 
 /// Whatever a killed restore put under a final name is whole.

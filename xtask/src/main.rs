@@ -1,10 +1,12 @@
-//! What developers and CI run: `cargo xtask ci`, `cargo xtask bench trust|vault`, `cargo xtask kill`.
+//! What developers and CI run: `cargo xtask ci`, `bench trust|vault`, `fuzz`, `kill`, `torture`.
 
 mod bench;
 mod ci;
+mod fuzz;
 mod kill;
 mod peers;
 mod run;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -13,7 +15,11 @@ usage: cargo xtask COMMAND
   ci                      everything that must hold before a change lands
   bench trust             what accounts cost: making, linking, restoring, verifying a long chain
   bench vault [PEER,PEER] strongroom and its peers side by side; all that are installed, or these
-  kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server";
+  kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server
+  fuzz [--minutes M] [--jobs J]
+                          the fuzzer on every parser of what a server can send; needs nightly
+  torture [--rounds N] [--seed S] [--shard I/N]
+                          everything that can go wrong, in seeded rounds";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +28,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::all(),
         ["bench", "trust"] => bench::trust(),
         ["bench", "vault", peer @ ..] if peer.len() <= 1 => bench::vault(peer.first().copied()),
+        ["fuzz", options @ ..] => fuzz::run_command(options),
+        ["torture", options @ ..] => torture::run_command(options),
         ["kill", numbers @ ..] if numbers.len() <= 2 => kill::run_command(numbers),
         _ => Err(USAGE.to_owned()),
     };

@@ -1,7 +1,7 @@
-//! A store whose n-th call fails, to show that nothing is lost or half-done then.
+//! A store whose calls fail when a test wants it, to show that nothing is lost or half-done then.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -12,36 +12,113 @@ use crate::{
     BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
 };
 
-/// Wraps a store; the call with number `n`, counted from 0 over all clones, fails once.
+/// What goes wrong, and when. Clones share it, so that a test changes it while a server runs.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Plan>);
+
+#[derive(Debug)]
+struct Plan {
+    /// Calls, over all stores that share this, before the fault.
+    calls_left: AtomicU64,
+    kind: Mutex<Fault>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { calls_left: AtomicU64::new(u64::MAX), kind: Mutex::new(Fault::Once) }
+    }
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// One call fails, and those after it work.
+    Once,
+    /// That call and all after it fail, as for a process that has ended.
+    Ends,
+    /// From that call on nothing can be written.
+    Full,
+    /// From that call on no pack can be read.
+    Unreadable,
+}
+
+impl Faults {
+    /// Returns faults of which the call with number `n`, counted from 0, fails once.
+    #[must_use]
+    pub fn at(n: u64) -> Self {
+        let faults = Self::default();
+        faults.set(Fault::Once, n);
+        faults
+    }
+
+    /// Puts a fault `calls` calls from now, in place of the one before.
+    pub fn set(&self, fault: Fault, calls: u64) {
+        *self.0.kind.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        self.0.calls_left.store(calls, Ordering::SeqCst);
+    }
+
+    /// Lets all calls work.
+    pub fn clear(&self) {
+        self.set(Fault::Once, u64::MAX);
+    }
+
+    fn call(&self, call: Call) -> Result<(), StoreError> {
+        let kind = *self.0.kind.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = &self.0.calls_left;
+        let is_due = match kind {
+            // Wraps from 0 to the maximum, so that the calls after the failing one work.
+            Fault::Once => plan.fetch_sub(1, Ordering::SeqCst) == 0,
+            _ => plan
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_err(),
+        };
+        match kind {
+            Fault::Full if is_due && call == Call::Write => Err(StoreError::Full),
+            Fault::Unreadable if is_due && call == Call::ReadPack => Err(injected()),
+            Fault::Once | Fault::Ends if is_due => Err(injected()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Read,
+    ReadPack,
+    Write,
+}
+
+fn injected() -> StoreError {
+    StoreError::Failed { doing: "anything", source: "injected fault".into() }
+}
+
+/// Wraps a store that fails as its faults say.
 #[derive(Clone, Debug)]
 pub struct Faulty<T> {
     inner: Arc<T>,
-    calls_left: Arc<AtomicU64>,
+    faults: Faults,
 }
 
 impl<T> Faulty<T> {
-    /// Wraps `inner` so that call `n` fails.
-    pub fn new(inner: Arc<T>, n: u64) -> Self {
-        Self { inner, calls_left: Arc::new(AtomicU64::new(n)) }
+    /// Wraps `inner`.
+    pub fn new(inner: Arc<T>, faults: Faults) -> Self {
+        Self { inner, faults }
     }
 
     fn call(&self) -> Result<&T, StoreError> {
-        call(&self.calls_left)?;
+        self.faults.call(Call::Read)?;
         Ok(&self.inner)
     }
-}
 
-fn call(calls_left: &AtomicU64) -> Result<(), StoreError> {
-    // Wraps from 0 to the maximum, so that the calls after the failing one work.
-    match calls_left.fetch_sub(1, Ordering::SeqCst) {
-        0 => Err(StoreError::Failed { doing: "anything", source: "injected fault".into() }),
-        _ => Ok(()),
+    fn write(&self) -> Result<&T, StoreError> {
+        self.faults.call(Call::Write)?;
+        Ok(&self.inner)
     }
 }
 
 impl<T: MetaStore> MetaStore for Faulty<T> {
     fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError> {
-        self.call()?.add_vouchers(hashes)
+        self.write()?.add_vouchers(hashes)
     }
 
     fn create_space(
@@ -51,7 +128,7 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         voucher_hash: &Hash,
         caps: &Caps,
     ) -> Result<(), StoreError> {
-        self.call()?.create_space(space, keys, voucher_hash, caps)
+        self.write()?.create_space(space, keys, voucher_hash, caps)
     }
 
     fn space_keys(&self, space: SpaceId) -> Result<SpaceKeys, StoreError> {
@@ -65,7 +142,7 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         len: u32,
         caps: &Caps,
     ) -> Result<(), StoreError> {
-        self.call()?.add_pack(space, pack, len, caps)
+        self.write()?.add_pack(space, pack, len, caps)
     }
 
     fn pack(&self, space: SpaceId, pack: PackId) -> Result<PackRecord, StoreError> {
@@ -77,15 +154,15 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
     }
 
     fn delete_packs(&self, space: SpaceId, packs: &[PackId], days: u32) -> Result<(), StoreError> {
-        self.call()?.delete_packs(space, packs, days)
+        self.write()?.delete_packs(space, packs, days)
     }
 
     fn undelete_packs(&self, space: SpaceId) -> Result<u64, StoreError> {
-        self.call()?.undelete_packs(space)
+        self.write()?.undelete_packs(space)
     }
 
     fn count_day(&self, day: u64) -> Result<Vec<PackId>, StoreError> {
-        self.call()?.count_day(day)
+        self.write()?.count_day(day)
     }
 
     fn has_pack(&self, pack: PackId) -> Result<bool, StoreError> {
@@ -97,7 +174,7 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
     }
 
     fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
-        self.call()?.swap_head(head)
+        self.write()?.swap_head(head)
     }
 
     fn heads(&self, space: SpaceId, from: u64, max: usize) -> Result<Vec<SealedHead>, StoreError> {
@@ -110,11 +187,11 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         expected: &SpaceKeys,
         keys: &SpaceKeys,
     ) -> Result<(), StoreError> {
-        self.call()?.rotate_space(space, expected, keys)
+        self.write()?.rotate_space(space, expected, keys)
     }
 
     fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
-        self.call()?.append_block(block, caps)
+        self.write()?.append_block(block, caps)
     }
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
@@ -128,12 +205,13 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
 
 impl<T: BlobStore> BlobStore for Faulty<T> {
     fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError> {
-        let inner = self.call()?.begin()?;
-        Ok(Box::new(FaultyWriter { inner, calls_left: Arc::clone(&self.calls_left) }))
+        let inner = self.write()?.begin()?;
+        Ok(Box::new(FaultyWriter { inner, faults: self.faults.clone() }))
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.call()?.read(pack, offset, len)
+        self.faults.call(Call::ReadPack)?;
+        self.inner.read(pack, offset, len)
     }
 
     fn has(&self, pack: PackId) -> Result<bool, StoreError> {
@@ -151,17 +229,17 @@ impl<T: BlobStore> BlobStore for Faulty<T> {
 
 struct FaultyWriter {
     inner: Box<dyn BlobWriter>,
-    calls_left: Arc<AtomicU64>,
+    faults: Faults,
 }
 
 impl BlobWriter for FaultyWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        call(&self.calls_left)?;
+        self.faults.call(Call::Write)?;
         self.inner.write(bytes)
     }
 
     fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError> {
-        call(&self.calls_left)?;
+        self.faults.call(Call::Write)?;
         self.inner.finish(pack)
     }
 }

@@ -16,7 +16,7 @@ pub use dictionary::{
     LOCK_FILE, Selection, check_files, disclose,
 };
 pub use error::StoreError;
-pub use faulty::Faulty;
+pub use faulty::{Fault, Faults, Faulty};
 pub use files::Files;
 pub use memory::{MemoryBlobs, MemoryMeta};
 pub use sqlite::Sqlite;

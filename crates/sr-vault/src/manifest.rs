@@ -168,7 +168,8 @@ impl Manifest {
     /// Returns the number of the next run.
     #[must_use]
     pub fn next_number(&self) -> u64 {
-        self.snapshots.iter().map(|listed| listed.snapshot.number + 1).max().unwrap_or(0)
+        let newest = self.snapshots.iter().map(|listed| listed.snapshot.number).max();
+        newest.map_or(0, |number| number.saturating_add(1))
     }
 
     /// Returns the root of the set of snapshots: `H("snapshot-set", snapshots)`.

@@ -13,5 +13,6 @@ mod model;
 mod network;
 mod odd;
 mod recovery;
+mod torture;
 mod twins;
 mod world;

@@ -93,7 +93,40 @@ pub(crate) struct SimulatedNetwork {
     to_server: Mutex<UnboundedSender<DuplexStream>>,
     dialled: AtomicUsize,
     /// Bytes after which a connection breaks, for the first connections.
-    breaks_after: Mutex<Vec<usize>>,
+    pub(crate) breaks_after: Mutex<Vec<usize>>,
+}
+
+impl SimulatedNetwork {
+    /// A network on which nobody listens yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            to_server: Mutex::new(unbounded_channel().0),
+            dialled: AtomicUsize::new(0),
+            breaks_after: Mutex::default(),
+        })
+    }
+
+    /// Lets `server` listen, in place of the one before, as long as the runtime lives.
+    pub(crate) fn serve(&self, server: Server) -> Runtime {
+        let runtime = Runtime::new().expect("runtime");
+        let (to_server, accepted) = unbounded_channel();
+        runtime.spawn(Arc::new(server).serve(SimulatedListener(accepted)));
+        *self.to_server.lock().expect("lock") = to_server;
+        runtime
+    }
+}
+
+/// The identity key of simulated servers.
+pub(crate) fn identity() -> sr_crypto::SigningKey {
+    sr_crypto::SigningKey::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)))
+}
+
+/// An invite to a simulated server, and what its store keeps of the vouchers.
+pub(crate) fn simulated_invite() -> (Invite, Vec<Hash>) {
+    let card_hash = card_hash(&Card::first(identity().public_key()));
+    let invite = Invite { address: "simulated:1".into(), card_hash, token: [9; 16] };
+    let hashes = (0..16).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
+    (invite, hashes)
 }
 
 struct SimulatedListener(UnboundedReceiver<DuplexStream>);
@@ -191,22 +224,12 @@ pub(crate) fn simulated(
     caps: Caps,
     clock: sr_client::Clock,
 ) -> (Runtime, Arc<SimulatedNetwork>, Invite) {
-    let runtime = Runtime::new().expect("runtime");
-    let identity = sr_crypto::SigningKey::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)));
-    let card = Card::first(identity.public_key());
-    let invite =
-        Invite { address: "simulated:1".into(), card_hash: card_hash(&card), token: [9; 16] };
-    let hashes: Vec<Hash> = (0..16).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
+    let (invite, hashes) = simulated_invite();
     // A faulty store may refuse this; the test then sees a refused voucher.
     let _ = meta.add_vouchers(&hashes);
-    let server = Server::new(identity, Stores { meta, blobs }, caps, clock, Box::new(|_| {}));
-    let (to_server, accepted) = unbounded_channel();
-    runtime.spawn(Arc::new(server).serve(SimulatedListener(accepted)));
-    let network = Arc::new(SimulatedNetwork {
-        to_server: Mutex::new(to_server),
-        dialled: AtomicUsize::new(0),
-        breaks_after: Mutex::default(),
-    });
+    let stores = Stores { meta, blobs };
+    let network = SimulatedNetwork::new();
+    let runtime = network.serve(Server::new(identity(), stores, caps, clock, Box::new(|_| {})));
     (runtime, network, invite)
 }
 
@@ -290,8 +313,10 @@ fn whichever_call_of_the_servers_stores_fails_the_same_command_goes_on() {
     for n in (0..60).step_by(3) {
         let meta = Arc::new(MemoryMeta::default());
         let blobs = Arc::new(MemoryBlobs::default());
-        let faulty_meta = Arc::new(sr_store::Faulty::new(Arc::clone(&meta), n + 1));
-        let faulty_blobs = Arc::new(sr_store::Faulty::new(Arc::clone(&blobs), n / 2));
+        let faulty_meta =
+            Arc::new(sr_store::Faulty::new(Arc::clone(&meta), sr_store::Faults::at(n + 1)));
+        let faulty_blobs =
+            Arc::new(sr_store::Faulty::new(Arc::clone(&blobs), sr_store::Faults::at(n / 2)));
         let simulated = Simulated::new(faulty_meta, faulty_blobs, Caps::default()).expect("joins");
         let mut tries = 0;
         while let Err(error) = simulated.backup() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sr_store::{
-    BlobStore, Caps, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, PackRecord, Sqlite,
+    BlobStore, Caps, Faults, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, PackRecord, Sqlite,
     StoreError, Swapped,
 };
 use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
@@ -168,8 +168,10 @@ fn any_failing_call_leaves_a_state_from_which_the_same_steps_succeed() {
     for n in 0..12 {
         let (meta, blobs) = (Arc::new(MemoryMeta::default()), Arc::new(MemoryBlobs::default()));
         let a = with_space(&*meta, 1);
-        let (faulty_meta, faulty_blobs) =
-            (Faulty::new(Arc::clone(&meta), n), Faulty::new(Arc::clone(&blobs), n));
+        let (faulty_meta, faulty_blobs) = (
+            Faulty::new(Arc::clone(&meta), Faults::at(n)),
+            Faulty::new(Arc::clone(&blobs), Faults::at(n)),
+        );
         let first = head(a, None, 1);
         let store = |meta: &dyn MetaStore, blobs: &dyn BlobStore| -> Result<(), StoreError> {
             if !meta.has_pack(pack(1))? {

@@ -2,7 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a test that fails panics")]
 
+mod corpus;
 mod heads;
 mod house;
 mod make;
+#[path = "../../../../fuzz/targets.rs"]
+mod targets;
 mod vectors;
