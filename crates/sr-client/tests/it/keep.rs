@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A client whose clock a test moves, on a machine that does not know how long it runs.
-fn client(world: &World) -> Client {
+pub(crate) fn client(world: &World) -> Client {
     let mut client = Client::open(&world.profile(), world.clock()).expect("opens");
     client.set_uptime(Arc::new(|| None));
     client
@@ -28,12 +28,12 @@ fn backup(world: &World) -> String {
     reports[0].snapshot.expect("snapshot").to_string()
 }
 
-fn prune(world: &World) -> PruneReport {
+pub(crate) fn prune(world: &World) -> PruneReport {
     client(world).prune(false, &Progress::default()).expect("prunes")
 }
 
 /// Days on which the device runs once.
-fn days(world: &World, days: u64) {
+pub(crate) fn days(world: &World, days: u64) {
     for _ in 0..days {
         world.ahead.fetch_add(DAY_S, Ordering::SeqCst);
         prune(world);

@@ -158,7 +158,15 @@ fn rsync(a: &Path, b: &Path) -> Option<String> {
 fn every_odd_thing_comes_back_as_it_was() {
     let world = World::new();
     let (original, restored) = (world.folder(), world.target());
+    fs::create_dir(original.join("passing")).expect("makes");
     odd_things(&original);
+    // What goes again lies among what stays, so that a prune has to pack that anew.
+    for n in 0..20 {
+        fs::write(original.join(format!("passing/{n}")), noise(900 + n, 1 << 19)).expect("writes");
+    }
+    let with_it = world.backup().snapshot.expect("snapshot").to_string();
+    fs::remove_dir_all(original.join("passing")).expect("removes");
+    set_time(&original, 1_600_000_000, 0);
     let _socket = UnixListener::bind(original.join("socket")).expect("binds");
     let report = world.backup();
     let skipped: Vec<_> = report.skipped.iter().map(|skipped| &skipped.path).collect();
@@ -173,6 +181,12 @@ fn every_odd_thing_comes_back_as_it_was() {
     backup();
     let again = backup();
     assert_eq!((again.files_read, again.files), (0, report.files));
+    let first = report.snapshot.expect("snapshot").to_string();
+    crate::keep::client(&world).forget(&[with_it, first]).expect("forgets");
+    crate::keep::days(&world, 2);
+    world.ahead.fetch_add(crate::accounts::DAY_S, Ordering::SeqCst);
+    let pruned = crate::keep::prune(&world);
+    assert!(pruned.snapshots == 2 && pruned.repacked > 0, "{pruned:?}");
     let restore = world.restore("latest", None);
     assert!(restore.failed.is_empty() && restore.refused.is_empty(), "{restore:?}");
     assert_eq!(restore.files, report.files);
