@@ -9,7 +9,7 @@ use crate::run::{cargo, output, root, run, say};
 const REAL_EVERY: u64 = 10;
 /// Rounds of one life; the next seed begins another.
 const ROUNDS_PER_LIFE: u64 = 50;
-const TMPFS: &str = "size=48m,mode=700";
+const TMPFS: &str = "size=256m,mode=700";
 
 /// Plays part `shard` of `rounds` rounds from `seed`.
 pub(crate) fn run_command(args: &[&str]) -> Result<(), String> {

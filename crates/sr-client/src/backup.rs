@@ -75,6 +75,8 @@ pub struct BackupReport {
     pub bytes: u64,
     /// Files that were read, because they are new or changed.
     pub files_read: u64,
+    /// Entries that a rule left out; of a folder only itself.
+    pub left_out: u64,
     /// What is not in the snapshot, or changed while it was read.
     pub skipped: Vec<Skipped>,
 }
@@ -82,7 +84,7 @@ pub struct BackupReport {
 impl BackupReport {
     fn unreadable(path: PathBuf, error: &io::Error) -> Self {
         let skipped = vec![Skipped::unreadable(path.clone(), error)];
-        Self { snapshot: None, path, files: 0, bytes: 0, files_read: 0, skipped }
+        Self { snapshot: None, path, files: 0, bytes: 0, files_read: 0, left_out: 0, skipped }
     }
 }
 
@@ -280,7 +282,7 @@ impl Run<'_> {
         let (ids, chunker) = (&self.ids, &self.chunker);
         let (sink, compression, progress) = (&self.sink, self.how.compression, self.progress);
         let tools = Tools { ids, chunker, sink, compression, progress };
-        let walked = walk(&tools, &folder.path, &self.exclude, &old, new)?;
+        let walked = walk(&tools, &folder.path, &folder.rules, &self.exclude, &old, new)?;
         let snapshot = Snapshot {
             time_s: self.now_s,
             number: self.next_number,
@@ -298,6 +300,7 @@ impl Run<'_> {
             files: walked.files,
             bytes: walked.bytes,
             files_read: walked.files_read,
+            left_out: walked.left_out,
             skipped: walked.skipped,
         };
         Ok((snapshot, report))

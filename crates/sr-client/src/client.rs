@@ -27,6 +27,7 @@ use crate::{
     backup,
     delay::{UptimeClock, uptime},
     devices::{TRIES_MAX, unless_overtaken},
+    exclude::{self, Excluder, Preview, Rules},
     keep::check_tag,
     link::LINK_TIME,
     profile::{NewProfile, Profile},
@@ -294,12 +295,33 @@ impl Client {
     ///
     /// **Errors** [`ClientError::Local`] when it is no folder.
     pub fn add_folder(&mut self, path: &Path) -> Result<bool, ClientError> {
+        self.add_folder_with(path, &Rules::default())
+    }
+
+    /// As [`Client::add_folder`], without what `rules` leave out. If there are such, one that is there
+    /// already gets them.
+    ///
+    /// **Errors** [`ClientError::Pattern`], [`ClientError::Local`] when it is no folder.
+    pub fn add_folder_with(&mut self, path: &Path, rules: &Rules) -> Result<bool, ClientError> {
         let path = path.canonicalize().map_err(ClientError::local("opening", path))?;
         if !path.is_dir() {
             let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
             return Err(ClientError::local("opening", path)(error));
         }
-        self.profile.add_folder(&path)
+        Excluder::new(rules)?;
+        let added = self.profile.add_folder(&path)?;
+        if !rules.is_empty() {
+            self.profile.set_rules(&path, rules)?;
+        }
+        Ok(added)
+    }
+
+    /// Returns what a backup of a folder would have, and what `rules` leave out. Nothing is stored.
+    ///
+    /// **Errors** [`ClientError::Pattern`], [`ClientError::Local`].
+    pub fn preview(&self, path: &Path, rules: &Rules) -> Result<Preview, ClientError> {
+        let path = path.canonicalize().map_err(ClientError::local("opening", path))?;
+        exclude::preview(&path, rules, self.profile.dir())
     }
 
     /// Removes a folder from what is backed up; its snapshots stay. Returns false for one that is not

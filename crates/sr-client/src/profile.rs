@@ -28,18 +28,27 @@ use crate::{
     ClientError,
     account::{Keys, PendingAct, Waiting, keys_of},
     delay::Delay,
+    exclude::Rules,
     lock::read_keys,
 };
 
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
-CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE folders (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, rules BLOB NOT NULL DEFAULT x''
+) STRICT;
 CREATE TABLE pending (pack BLOB PRIMARY KEY, holds BLOB NOT NULL) STRICT;
 CREATE TABLE damaged (pack BLOB PRIMARY KEY) STRICT;
 CREATE TABLE blocks (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
 CREATE TABLE seen (seq INTEGER PRIMARY KEY, time_s INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
+";
+
+/// Folders had no rules before.
+const FROM_2: &str = "
+ALTER TABLE folders ADD COLUMN rules BLOB NOT NULL DEFAULT x'';
+PRAGMA user_version = 3;
 ";
 
 /// A folder that is backed up.
@@ -49,6 +58,8 @@ pub struct Folder {
     pub id: i64,
     /// Its absolute path.
     pub path: PathBuf,
+    /// What of it is not backed up.
+    pub rules: Rules,
 }
 
 /// Returns the directory of profile `name`: under `$XDG_STATE_HOME/strongroom`, or
@@ -487,10 +498,12 @@ impl Profile {
 
     pub(crate) fn folders(&self) -> Result<Vec<Folder>, ClientError> {
         self.query(|database| {
-            let mut query = database.prepare("SELECT id, path FROM folders ORDER BY id")?;
+            let mut query = database.prepare("SELECT id, path, rules FROM folders ORDER BY id")?;
             let rows = query.query_map([], |row| {
-                let path: Vec<u8> = row.get(1)?;
-                Ok(Folder { id: row.get(0)?, path: PathBuf::from(OsStr::from_bytes(&path)) })
+                let (path, rules): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+                let path = PathBuf::from(OsStr::from_bytes(&path));
+                let rules = Rules::parse(&rules).ok_or(rusqlite::Error::InvalidQuery)?;
+                Ok(Folder { id: row.get(0)?, path, rules })
             })?;
             rows.collect()
         })
@@ -505,6 +518,14 @@ impl Profile {
             )?;
             Ok(added == 1)
         })
+    }
+
+    /// Gives a folder that is there other rules.
+    pub(crate) fn set_rules(&self, path: &Path, rules: &Rules) -> Result<(), ClientError> {
+        let (path, rules) = (path.as_os_str().as_bytes(), rules.to_bytes());
+        let set = "UPDATE folders SET rules = ?2 WHERE path = ?1";
+        self.query(|database| database.execute(set, params![path, rules]))?;
+        Ok(())
     }
 
     /// Removes a folder; returns false for one that is not there.
@@ -628,8 +649,10 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == 0 {
-        database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
+    match version {
+        0 => database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?,
+        2 => database.execute_batch(&format!("BEGIN; {FROM_2} COMMIT;"))?,
+        _ => {}
     }
     Ok(database)
 }

@@ -23,6 +23,7 @@ use crate::{
     backup::{Skipped, compressor, join_all},
     beneath::open_beneath,
     cache::{NewCache, OldCache},
+    exclude::{Excluder, Ignores, Rules},
     file::{FileReader, Outcome},
     progress::Progress,
     scan::{self, Item, Opened, set_file},
@@ -50,16 +51,19 @@ pub(crate) struct Walked {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) files_read: u64,
+    /// Entries that a rule leaves out; of a folder only itself.
+    pub(crate) left_out: u64,
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// Stores the folder at `path`. `profile` is left out, whose files would change while they are read.
+/// Stores the folder at `path`, without what `rules` leave out. `profile` is left out, whose files would change while they are read.
 ///
 /// **Errors** [`ClientError::Local`] for that path when it can't be read; what can't be read below it is
 /// listed.
 pub(crate) fn walk(
     tools: &Tools<'_>,
     path: &Path,
+    rules: &Rules,
     profile: &Path,
     old: &OldCache,
     new: Option<NewCache>,
@@ -76,6 +80,7 @@ pub(crate) fn walk(
         root,
         device: stat.st_dev,
         profile: scan::inside(path, profile),
+        excluder: Excluder::new(rules)?,
         old,
         state: Mutex::new(State {
             folders: HashMap::new(),
@@ -89,6 +94,7 @@ pub(crate) fn walk(
                 files: 0,
                 bytes: 0,
                 files_read: 0,
+                left_out: 0,
                 skipped: Vec::new(),
             },
         }),
@@ -120,6 +126,7 @@ struct Walk<'a> {
     device: u64,
     /// The folder that holds the profile, and the profile's name in it.
     profile: Option<(PathBuf, Vec<u8>)>,
+    excluder: Excluder<'a>,
     old: &'a OldCache,
     state: Mutex<State>,
     trees: Mutex<Trees>,
@@ -160,6 +167,8 @@ struct Folder {
 struct ToList {
     path: PathBuf,
     parent: Option<(usize, usize)>,
+    /// The `.gitignore` files of the folders that it is in.
+    ignores: Option<Arc<Ignores>>,
 }
 
 /// A file that is to be read. Its folder is opened again then: so many files wait that there would be too
@@ -203,13 +212,13 @@ impl Walk<'_> {
 
     /// Lists all folders, each before those in it.
     fn list_all(&self, batches: &mpsc::Sender<Vec<ToRead>>) -> Result<(), WalkError> {
-        let mut stack = vec![ToList { path: PathBuf::new(), parent: None }];
+        let mut stack = vec![ToList { path: PathBuf::new(), parent: None, ignores: None }];
         let mut to_read = VecDeque::new();
         while let Some(next) = stack.pop() {
             let is_root = next.parent.is_none();
-            let listed = self.open(&next.path).and_then(|opened| {
-                self.list(&opened, next.path.clone(), next.parent, &mut to_read, &mut stack)
-            });
+            let listed = self
+                .open(&next.path)
+                .and_then(|opened| self.list(&opened, &next, &mut to_read, &mut stack));
             match listed {
                 Ok(folder) => self.finish_folders(folder)?,
                 Err(error) if is_root => return Err(WalkError::Root(error)),
@@ -252,15 +261,16 @@ impl Walk<'_> {
     fn list(
         &self,
         opened: &Opened,
-        path: PathBuf,
-        parent: Option<(usize, usize)>,
+        this: &ToList,
         to_read: &mut VecDeque<ToRead>,
         stack: &mut Vec<ToList>,
     ) -> io::Result<Option<Folder>> {
+        let (path, parent, mut ignores) = (this.path.clone(), this.parent, this.ignores.clone());
         let profile = self.profile.as_ref().filter(|(folder, _)| *folder == path);
         let mut skipped = Vec::new();
         let mut items =
             opened.list(|name| profile.is_some_and(|(_, own)| own == name), &mut skipped)?;
+        let left_out = self.excluder.apply(opened, &path, &mut items, &mut ignores)?;
         let attributes = Of::File(&opened.fd).read()?;
         let known = self.old.folder(&path);
         let number = self.number();
@@ -268,8 +278,11 @@ impl Walk<'_> {
         let (folder, before): (Arc<Path>, _) = (path.as_path().into(), to_read.len());
         for (place, item) in items.iter_mut().enumerate() {
             match item.node.content {
-                Content::Folder { .. } => folders
-                    .push(ToList { path: path.join(name(item)), parent: Some((number, place)) }),
+                Content::Folder { .. } => folders.push(ToList {
+                    path: path.join(name(item)),
+                    parent: Some((number, place)),
+                    ignores: ignores.clone(),
+                }),
                 Content::File { .. } => {
                     if self.is_known(item, &known) {
                         (files, bytes) = (files + 1, bytes + item.stamp.size);
@@ -291,6 +304,7 @@ impl Walk<'_> {
         state.walked.skipped.append(&mut skipped);
         state.walked.files += files;
         state.walked.bytes += bytes;
+        state.walked.left_out += left_out.len() as u64;
         if unknown == 0 {
             return Ok(Some(folder));
         }

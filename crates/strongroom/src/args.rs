@@ -32,6 +32,13 @@ Examples:
   strongroom backup restore latest --to /tmp/look
   strongroom backup restore latest:/home/ana/thesis.tex --in-place";
 
+const ADD: &str = "\
+Whatever is not left out by a rule is backed up, and what can't be read is listed each time. See
+what a rule leaves out before you trust it: --dry-run.
+
+Example:
+  strongroom backup add ~ --exclude-caches --exclude '*.iso' --one-file-system --dry-run";
+
 const FORGET: &str = "\
 A rule judges the snapshots of each device and folder by themselves. Hours, days and weeks are
 those of UTC; those without a snapshot do not count. The newest always stays, and so does every
@@ -142,10 +149,8 @@ pub(crate) enum BackupCommand {
     ///
     /// Whoever can put a big file into the folder and watches the network learns whether that file
     /// was stored before.
-    Add {
-        /// The folder
-        path: PathBuf,
-    },
+    #[command(after_help = ADD)]
+    Add(AddArgs),
     /// List a folder of a snapshot
     Browse {
         /// SNAPSHOT or SNAPSHOT:PATH
@@ -233,6 +238,34 @@ pub(crate) enum BackupCommand {
               value_parser = percent)]
         read_data: Option<u8>,
     },
+}
+
+/// `backup add`
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddArgs {
+    /// The folder; one that is there already gets the rules that are given
+    pub(crate) path: PathBuf,
+    /// Leave out what fits a pattern, as in a .gitignore: '*.iso', 'build/', '/downloads', '!keep.iso'
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out folders named .cache, and what is in folders with a CACHEDIR.TAG
+    #[arg(long)]
+    pub(crate) exclude_caches: bool,
+    /// Leave out all else in folders that have an entry of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) exclude_if_present: Vec<String>,
+    /// Leave out files that are larger, as in 500M or 4G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) exclude_larger_than: Option<u64>,
+    /// Leave out what the .gitignore files in the folder name
+    #[arg(long)]
+    pub(crate) gitignore: bool,
+    /// Leave out what is on another file system
+    #[arg(long)]
+    pub(crate) one_file_system: bool,
+    /// Only show what would be left out
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `backup forget`
@@ -521,4 +554,17 @@ fn duration_s(text: &str) -> Result<u64, String> {
 fn percent(text: &str) -> Result<u8, String> {
     let number: u8 = text.trim_end_matches('%').parse().map_err(|_| "a number from 1% to 100%")?;
     if (1..=100).contains(&number) { Ok(number) } else { Err("a number from 1% to 100%".into()) }
+}
+
+/// Reads `500M` or `4G`, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let unit = match text.chars().last() {
+        Some('k' | 'K') => 1_000,
+        Some('M') => 1_000_000,
+        Some('G') => 1_000_000_000,
+        Some('T') => 1_000_000_000_000,
+        _ => return Err("a number with k, M, G or T behind it".into()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| "not a number of k, M, G or T")?;
+    number.checked_mul(unit).ok_or_else(|| "too large".into())
 }

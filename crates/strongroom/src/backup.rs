@@ -22,40 +22,6 @@ pub(crate) const SAFE: &str = "interrupted; run the same command again to go on"
 /// Lines of a list on a terminal; JSON has them all.
 const LINES_MAX: usize = 20;
 
-pub(crate) fn add(args: &Args, path: &Path) -> Result<Done, Failure> {
-    let mut client = client(args)?;
-    let added = client.add_folder(path)?;
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let shown = shown(&path);
-    let text = if added {
-        format!("ok  {shown} will be backed up. Start now: strongroom backup now")
-    } else {
-        format!("ok  {shown} is backed up already")
-    };
-    Ok(Done::new(text, json!({ "path": path.to_string_lossy(), "added": added })))
-}
-
-pub(crate) fn rm(args: &Args, path: &Path) -> Result<Done, Failure> {
-    if !client(args)?.remove_folder(path)? {
-        return Err(ClientError::FolderUnknown(path.to_owned()).into());
-    }
-    let text = format!("ok  {} is backed up no longer; its snapshots stay", shown(path));
-    Ok(Done::new(text, json!({ "path": path.to_string_lossy() })))
-}
-
-pub(crate) fn ls(args: &Args) -> Result<Done, Failure> {
-    let folders = client(args)?.folders()?;
-    let lines: Vec<String> = folders.iter().map(|folder| shown(&folder.path)).collect();
-    let text = if lines.is_empty() {
-        "No folder is backed up yet. Add one: strongroom backup add PATH".into()
-    } else {
-        lines.join("\n")
-    };
-    let paths: Vec<Value> =
-        folders.iter().map(|folder| json!({ "path": folder.path.to_string_lossy() })).collect();
-    Ok(Done::new(text, json!({ "folders": paths })))
-}
-
 pub(crate) fn now(
     args: &Args,
     output: &Output,
@@ -309,8 +275,12 @@ fn report_line(report: &BackupReport) -> String {
     let Some(snapshot) = report.snapshot else {
         return format!("!   {}: not backed up, it can't be read", shown(&report.path));
     };
+    let left_out = match report.left_out {
+        0 => String::new(),
+        n => format!(", {} left out by your rules", count(n)),
+    };
     format!(
-        "ok  {}: {}, {}; {} read{skipped}. Snapshot {}",
+        "ok  {}: {}, {}; {} read{skipped}{left_out}. Snapshot {}",
         shown(&report.path),
         plural(report.files, "file"),
         bytes(report.bytes),
@@ -331,6 +301,7 @@ fn report_json(report: &BackupReport) -> Value {
         "files": report.files,
         "bytes": report.bytes,
         "files_read": report.files_read,
+        "left_out": report.left_out,
         "skipped": skipped,
     })
 }
@@ -392,7 +363,7 @@ fn refused_json(refused: &[RefusedFile]) -> Vec<Value> {
         .collect()
 }
 
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 

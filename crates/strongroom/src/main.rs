@@ -11,6 +11,7 @@ mod contacts;
 mod demo;
 mod device;
 mod failure;
+mod folders;
 mod interrupt;
 mod keep;
 mod keys;
@@ -55,12 +56,12 @@ fn no_core_dumps() {
 fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
     match &args.command {
         Command::Backup(backup) => match backup {
-            BackupCommand::Add { path } => backup::add(args, path),
+            BackupCommand::Add(wanted) => folders::add(args, wanted),
             BackupCommand::Browse { what } => look::browse(args, what),
             BackupCommand::Diff { before, after } => look::diff(args, before, after),
             BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Forget(wanted) => keep::forget(args, wanted),
-            BackupCommand::Ls => backup::ls(args),
+            BackupCommand::Ls => folders::ls(args),
             BackupCommand::Now { folder, compression, tag, .. } => {
                 backup::now(args, output, folder.as_deref(), *compression, tag)
             }
@@ -72,7 +73,7 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Restore { what, to, in_place } => {
                 backup::restore(args, output, what, to.as_deref(), *in_place)
             }
-            BackupCommand::Rm { path } => backup::rm(args, path),
+            BackupCommand::Rm { path } => folders::rm(args, path),
             BackupCommand::Snapshots { forgotten } => backup::snapshots(args, *forgotten),
             BackupCommand::Tag(wanted) => keep::tag(args, wanted),
             BackupCommand::Undelete => keep::undelete(args),

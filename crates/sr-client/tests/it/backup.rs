@@ -248,3 +248,84 @@ fn a_profile_is_used_by_one_run_at_a_time() {
     let nobody = Client::open(&world.dir.path().join("nobody"), clock());
     assert!(matches!(nobody, Err(ClientError::NotJoined)));
 }
+
+/// What each rule leaves out, as the preview shows it, a backup leaves out, and nothing else.
+#[test]
+fn rules_leave_out_what_the_preview_shows() {
+    let world = World::new();
+    for (name, content) in [
+        ("keep/letter.txt", "a letter"),
+        ("keep/deep/letter.iso", "an image"),
+        ("keep.iso", "wanted all the same"),
+        ("build/out", "made"),
+        ("sub/build/out", "made"),
+        (".cache/thing", "cached"),
+        ("cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# by a browser"),
+        ("cache/thing", "cached"),
+        ("no cache/CACHEDIR.TAG", "Signature: of something else"),
+        ("no cache/thing", "kept"),
+        ("marked/.nobackup", ""),
+        ("marked/thing", "not wanted"),
+        ("code/.gitignore", "*.o\n!needed.o\n/target/\n# a comment\n"),
+        ("code/a.o", "object"),
+        ("code/needed.o", "object"),
+        ("code/target/x", "made"),
+        ("code/lib/target/x", "kept: the pattern is for the top"),
+        ("code/lib/b.o", "object"),
+        ("code/lib/.gitignore", "!b.o\n"),
+        ("a.o", "kept: no .gitignore here"),
+    ] {
+        world.write(name, content);
+    }
+    world.write("big", noise(1, 3000));
+    let rules = sr_client::Rules {
+        patterns: vec!["*.iso".into(), "!/keep.iso".into(), "/build/".into()],
+        if_present: vec![".nobackup".into()],
+        caches: true,
+        gitignore: true,
+        one_file_system: true,
+        larger_than: Some(2999),
+    };
+    let mut client = world.client();
+    let preview = client.preview(&world.folder(), &rules).expect("looks");
+    let left_out: Vec<String> = preview
+        .left_out
+        .iter()
+        .map(|left_out| {
+            let path = left_out.path.strip_prefix(world.folder()).expect("below");
+            path.to_str().expect("text").to_owned()
+        })
+        .collect();
+    let wanted = [
+        ".cache",
+        "big",
+        "build",
+        "cache/thing",
+        "code/a.o",
+        "code/target",
+        "keep/deep/letter.iso",
+        "marked/thing",
+    ];
+    assert_eq!(left_out, wanted);
+    assert!(!client.add_folder_with(&world.folder(), &rules).expect("gives it rules"));
+    let wrong = sr_client::Rules { patterns: vec!["a{".into()], ..Default::default() };
+    assert!(client.preview(&world.folder(), &wrong).is_err());
+    assert!(client.add_folder_with(&world.folder(), &wrong).is_err());
+    drop(client);
+    let report = world.backup();
+    assert_eq!((report.left_out, report.files), (wanted.len() as u64, preview.files));
+    world.restore("latest", None);
+    for name in wanted {
+        assert!(!world.target().join(name).exists(), "{name}");
+        let original = world.folder().join(name);
+        if original.is_dir() {
+            fs::remove_dir_all(original).expect("removes");
+        } else {
+            fs::remove_file(original).expect("removes");
+        }
+    }
+    // Only the times of folders from which something was taken just now differ.
+    let found = sr_client::compare(&world.folder(), &world.target(), &Default::default());
+    let found = found.expect("compares").different;
+    assert!(found.iter().all(|(_, what)| *what == "its time"), "{found:?}");
+}
