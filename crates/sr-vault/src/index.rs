@@ -1,12 +1,12 @@
 //! Indexes: which pack and block holds a chunk. See `spec/index.md`.
 
-use sr_wire::{Malformed, PackId, decode, encode, limits};
+use sr_wire::{Malformed, PackId, decode, encode};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     CHUNK_LEN_MAX, ChunkId,
     block::{BLOCK_LEN_MAX, Kind},
-    pack::PackSeal,
+    pack::{Class, PackSeal},
     table::{IdTable, Pages},
 };
 
@@ -87,7 +87,7 @@ impl IndexBlock {
     fn is_valid(&self) -> bool {
         let within_pack = (self.offset as usize)
             .checked_add(self.stored_len as usize)
-            .is_some_and(|end| end <= limits::PACK_LEN_MAX);
+            .is_some_and(|end| end <= Class::LARGEST.plain_len());
         let chunks_len: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
         matches!(self.kind, Kind::Data | Kind::Tree)
             && within_pack
@@ -267,6 +267,8 @@ mod tests {
         refused(|b| b.raw_len += 1);
         refused(|b| b.stored_len = b.raw_len + 1);
         refused(|b| b.offset = u32::MAX);
+        // Found by the fuzzer: within the pack, and behind its plaintext.
+        refused(|b| b.offset = (1 << 24) - 30);
         refused(|b| b.kind = Kind::Manifest);
         refused(|b| b.chunks[0].len = 0);
         refused(|b| b.chunks[0].len = u32::MAX);
