@@ -50,6 +50,8 @@ impl Skipped {
 /// How a run stores.
 pub(crate) struct How {
     pub(crate) compression: Compression,
+    /// Without a change, only the first run of a day makes a snapshot.
+    pub(crate) automatic: bool,
     /// Tags of its snapshots.
     pub(crate) tags: Vec<String>,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Ran {
 pub struct BackupReport {
     /// The snapshot; `None` when the folder could not be read at all.
     pub snapshot: Option<SnapshotId>,
+    /// Whether it was made by this run: an automatic one makes none when nothing changed.
+    pub is_new: bool,
     /// The folder.
     pub path: PathBuf,
     /// Files in the snapshot.
@@ -84,7 +88,16 @@ pub struct BackupReport {
 impl BackupReport {
     fn unreadable(path: PathBuf, error: &io::Error) -> Self {
         let skipped = vec![Skipped::unreadable(path.clone(), error)];
-        Self { snapshot: None, path, files: 0, bytes: 0, files_read: 0, left_out: 0, skipped }
+        Self {
+            snapshot: None,
+            is_new: false,
+            path,
+            files: 0,
+            bytes: 0,
+            files_read: 0,
+            left_out: 0,
+            skipped,
+        }
     }
 }
 
@@ -153,7 +166,10 @@ pub(crate) fn run(
     });
     // An uploader's error is the cause, the workers' only its echo.
     uploaded?;
-    let (mut reports, mut finished) = result?;
+    let (mut reports, finished) = result?;
+    let Some(mut finished) = finished else {
+        return Ok(Ran { reports, manifest: view.manifest, lost });
+    };
     // What only that list knew was stored again, as far as it is here; that it was needed is said.
     if let (Some((_, why, _)), Some(report)) = (view.bad_lists.first(), reports.first_mut()) {
         let why = format!("a list on the server can't be read, run a check: {why}");
@@ -234,7 +250,8 @@ pub(crate) fn store_manifest(
     finished
 }
 
-type Stored = (Vec<BackupReport>, Finished);
+/// Without anything that is new, nothing is finished.
+type Stored = (Vec<BackupReport>, Option<Finished>);
 
 impl Run<'_> {
     /// Stores all folders; consumes the run, so that the uploaders' queue ends.
@@ -247,7 +264,7 @@ impl Run<'_> {
         cache: &Cache,
     ) -> Result<Stored, ClientError> {
         self.progress.start(Phase::Storing, 0);
-        let mut reports = Vec::new();
+        let (mut reports, mut is_new) = (Vec::new(), false);
         for folder in folders {
             // A folder that is gone, on a disk that is not plugged in say, does not stop the others.
             let (snapshot, mut report) = match self.folder(folder, &device) {
@@ -257,16 +274,40 @@ impl Run<'_> {
                 }
                 done => done?,
             };
+            if let Some(same) = self.same_today(&manifest, &snapshot) {
+                (report.snapshot, report.is_new) = (Some(same), false);
+                reports.push(report);
+                continue;
+            }
             let id = snapshot.id(&self.ids);
             report.snapshot = Some(id);
+            is_new = true;
             let mut listed = Listed::new(snapshot);
             self.how.tags.iter().for_each(|tag| listed.set_tag(tag, true));
             manifest.snapshots.push(listed);
             reports.push(report);
         }
+        let is_adopted = !adopted.stored.is_empty() || !adopted.to_index_anew.is_empty();
+        if self.how.automatic && !is_new && !is_adopted && self.sink.is_empty() {
+            return Ok((reports, None));
+        }
         let finished =
             self.sink.finish(adopted, manifest, &mut compressor(Compression::Default)?, cache)?;
-        Ok((reports, finished))
+        Ok((reports, Some(finished)))
+    }
+
+    /// Returns this device's newest snapshot of the same folder, if it is of the same day and the folder
+    /// was as it is now: then an automatic run makes no other. The first of a day is made all the same,
+    /// so that days without a change look like those with a small one.
+    fn same_today(&self, manifest: &Manifest, now: &Snapshot) -> Option<SnapshotId> {
+        const DAY_S: u64 = 86_400;
+        let is_own =
+            |old: &Snapshot| (old.by, old.path.as_slice()) == (now.by, now.path.as_slice());
+        let own = manifest.live().rev().map(|listed| &listed.snapshot).find(|old| is_own(old))?;
+        let is_same = own.root == now.root
+            && own.skipped == now.skipped
+            && own.time_s / DAY_S == now.time_s / DAY_S;
+        (self.how.automatic && is_same).then(|| own.id(&self.ids))
     }
 
     fn folder(
@@ -281,7 +322,8 @@ impl Run<'_> {
         let new = NewCache::create(cache_path, settled_s).ok();
         let (ids, chunker) = (&self.ids, &self.chunker);
         let (sink, compression, progress) = (&self.sink, self.how.compression, self.progress);
-        let tools = Tools { ids, chunker, sink, compression, progress };
+        let apart = folder.rules.no_dedup_across.then_some(folder.id);
+        let tools = Tools { ids, chunker, sink, compression, apart, progress };
         let walked = walk(&tools, &folder.path, &folder.rules, &self.exclude, &old, new)?;
         let snapshot = Snapshot {
             time_s: self.now_s,
@@ -296,6 +338,7 @@ impl Run<'_> {
         };
         let report = BackupReport {
             snapshot: None,
+            is_new: true,
             path: folder.path.clone(),
             files: walked.files,
             bytes: walked.bytes,

@@ -96,8 +96,13 @@ pub(crate) struct KnownFolder(Vec<Known>);
 impl KnownFolder {
     /// Returns a file as it was, if it looks the same.
     pub(crate) fn find(&self, name: &[u8], stamp: &Stamp) -> Option<&Known> {
+        self.before(name).filter(|known| known.looks_like(stamp))
+    }
+
+    /// Returns a file as it was.
+    pub(crate) fn before(&self, name: &[u8]) -> Option<&Known> {
         let place = self.0.binary_search_by(|known| known.name.as_slice().cmp(name)).ok()?;
-        self.0.get(place).filter(|known| known.looks_like(stamp))
+        self.0.get(place)
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Client {
     pub(crate) link_patience: Duration,
     pub(crate) uptime: UptimeClock,
     compression: Compression,
+    automatic: bool,
     tags: Vec<String>,
     lost_packs: u64,
     marked_by_others: u64,
@@ -195,6 +196,7 @@ impl Client {
             link_patience: LINK_TIME,
             uptime: Arc::new(uptime),
             compression: Compression::Default,
+            automatic: false,
             tags: Vec::new(),
             lost_packs: 0,
             marked_by_others: 0,
@@ -346,6 +348,12 @@ impl Client {
         self.compression = compression;
     }
 
+    /// Says whether the next backups run by themselves: then, without a change, only the first of a day
+    /// makes a snapshot.
+    pub fn set_automatic(&mut self, automatic: bool) {
+        self.automatic = automatic;
+    }
+
     /// Says which tags the snapshots of the next backups get.
     ///
     /// **Errors** [`ClientError::Tag`].
@@ -375,7 +383,8 @@ impl Client {
         if folders.is_empty() {
             return Err(ClientError::NotFound("folder to back up".into()));
         }
-        let how = backup::How { compression: self.compression, tags: self.tags.clone() };
+        let (compression, automatic) = (self.compression, self.automatic);
+        let how = backup::How { compression, automatic, tags: self.tags.clone() };
         unless_overtaken(|| {
             self.fresh(|client| {
                 client.require_full()?;

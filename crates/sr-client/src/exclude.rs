@@ -22,7 +22,7 @@ use crate::{
     scan::{Item, Opened, inside},
 };
 
-/// Which entries of a folder are not backed up.
+/// How a folder is backed up, and which entries of it are not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Patterns as in a `.gitignore` at the top of the folder.
@@ -37,6 +37,9 @@ pub struct Rules {
     pub one_file_system: bool,
     /// Files with more bytes.
     pub larger_than: Option<u64>,
+    /// Nothing is left out by this, but content is stored even if another folder has it already: so
+    /// nobody who puts a file here learns from the traffic what is elsewhere.
+    pub no_dedup_across: bool,
 }
 
 /// The rules, as a profile keeps them.
@@ -48,6 +51,7 @@ struct Encoded {
     gitignore: u8,
     one_file_system: u8,
     larger_than: Option<u64>,
+    no_dedup_across: u8,
 }
 
 /// An entry that is left out, and why.
@@ -73,7 +77,7 @@ pub struct Preview {
 }
 
 impl Rules {
-    /// Returns whether nothing is left out.
+    /// Returns whether the folder is backed up like any other, and all of it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -88,6 +92,7 @@ impl Rules {
             gitignore: self.gitignore.into(),
             one_file_system: self.one_file_system.into(),
             larger_than: self.larger_than,
+            no_dedup_across: self.no_dedup_across.into(),
         })
     }
 
@@ -106,6 +111,7 @@ impl Rules {
             gitignore: encoded.gitignore != 0,
             one_file_system: encoded.one_file_system != 0,
             larger_than: encoded.larger_than,
+            no_dedup_across: encoded.no_dedup_across != 0,
         })
     }
 }

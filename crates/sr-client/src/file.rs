@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     os::{fd::AsFd, unix::fs::FileExt},
+    sync::Arc,
 };
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
@@ -42,6 +43,15 @@ impl Outcome {
     }
 }
 
+/// A file of a folder that shares nothing with others: what is stored of it already.
+#[derive(Clone, Debug)]
+pub(crate) struct Apart {
+    /// The folder's number in the profile.
+    pub(crate) folder: i64,
+    /// The chunks of the file as it was.
+    pub(crate) before: Arc<[ChunkId]>,
+}
+
 /// Reads files, each the whole way from file to block; neighbours share a block.
 pub(crate) struct FileReader<'a> {
     ids: &'a ChunkIds,
@@ -50,6 +60,7 @@ pub(crate) struct FileReader<'a> {
     block: BlockBuilder,
     compressor: Compressor,
     buffer: Vec<u8>,
+    apart: Option<Apart>,
 }
 
 impl<'a> FileReader<'a> {
@@ -60,11 +71,18 @@ impl<'a> FileReader<'a> {
         compressor: Compressor,
     ) -> Self {
         let (block, buffer) = (BlockBuilder::default(), Vec::new());
-        Self { ids, chunker, sink, block, compressor, buffer }
+        Self { ids, chunker, sink, block, compressor, buffer, apart: None }
     }
 
-    /// Reads a file, once more if it changes meanwhile, and stores what of it is new.
-    pub(crate) fn file(&mut self, folder: &Opened, name: &[u8]) -> Result<Outcome, Stopped> {
+    /// Reads a file, once more if it changes meanwhile, and stores what of it is new: to the vault, or
+    /// to the file itself, for a folder that shares nothing with others.
+    pub(crate) fn file(
+        &mut self,
+        folder: &Opened,
+        name: &[u8],
+        apart: Option<&Apart>,
+    ) -> Result<Outcome, Stopped> {
+        self.apart = apart.cloned();
         let outcome = self.read(folder, name, true)?;
         if matches!(outcome, Outcome::Read { changed: true, .. }) {
             // Without looking for holes, what is read is always one piece.
@@ -161,7 +179,14 @@ impl<'a> FileReader<'a> {
         let chunk = &self.buffer[start..start + len];
         let id = self.ids.data(chunk);
         chunks.push(id);
-        if self.sink.claim(id) {
+        let is_new = match &self.apart {
+            None => self.sink.claim(id),
+            Some(apart) => {
+                let is_own = apart.before.contains(&id) && self.sink.is_stored(&id);
+                !is_own && self.sink.claim_apart(apart.folder, id)
+            }
+        };
+        if is_new {
             if !self.block.has_room(len) {
                 self.flush()?;
             }

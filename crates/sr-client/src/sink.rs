@@ -1,7 +1,7 @@
 //! Where new blocks go: into packs, to the server, and into the index of this run.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Sink<'a> {
     keys: &'a VaultKeys,
     index: &'a ChunkIndex,
     claimed: Mutex<IdTable>,
+    /// For folders that share nothing with others, by folder.
+    claimed_apart: Mutex<HashMap<i64, IdTable>>,
     /// The pack that is being filled, and those that hold what had no room in it.
     open: Mutex<VecDeque<Open>>,
     uploads: mpsc::SyncSender<Upload>,
@@ -108,6 +110,7 @@ impl<'a> Sink<'a> {
             keys,
             index,
             claimed: Mutex::default(),
+            claimed_apart: Mutex::default(),
             open: Mutex::default(),
             uploads,
             spare: Arc::clone(&spare),
@@ -121,9 +124,20 @@ impl<'a> Sink<'a> {
         self.index.find(&id).is_none() && lock(&self.claimed).insert(id).1
     }
 
+    /// As [`Sink::claim`], for a folder that shares nothing with others: whether they have it stored does
+    /// not matter, only whether this one has in this run.
+    pub(crate) fn claim_apart(&self, folder: i64, id: ChunkId) -> bool {
+        lock(&self.claimed_apart).entry(folder).or_default().insert(id).1
+    }
+
     /// Returns whether the server has a chunk already.
     pub(crate) fn is_stored(&self, id: &ChunkId) -> bool {
         self.index.find(id).is_some()
+    }
+
+    /// Returns whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.open).is_empty() && lock(&self.written).is_empty()
     }
 
     /// Adds a block.

@@ -24,7 +24,7 @@ use crate::{
     beneath::open_beneath,
     cache::{NewCache, OldCache},
     exclude::{Excluder, Ignores, Rules},
-    file::{FileReader, Outcome},
+    file::{Apart, FileReader, Outcome},
     progress::Progress,
     scan::{self, Item, Opened, set_file},
     sink::{Sink, Stopped},
@@ -42,6 +42,8 @@ pub(crate) struct Tools<'a> {
     pub(crate) chunker: &'a Chunker,
     pub(crate) sink: &'a Sink<'a>,
     pub(crate) compression: Compression,
+    /// The folder's number, if it shares nothing with others.
+    pub(crate) apart: Option<i64>,
     pub(crate) progress: &'a Progress,
 }
 
@@ -178,6 +180,7 @@ struct ToRead {
     number: usize,
     place: usize,
     name: Vec<u8>,
+    apart: Option<Apart>,
 }
 
 type Batches = Mutex<Option<mpsc::Receiver<Vec<ToRead>>>>;
@@ -289,7 +292,11 @@ impl Walk<'_> {
                         continue;
                     }
                     let (folder, name) = (Arc::clone(&folder), item.node.name.as_slice().to_vec());
-                    to_read.push_back(ToRead { folder, number, place, name });
+                    let apart = self.tools.apart.map(|folder| {
+                        let before = known.before(&name).map(|known| known.chunks.as_slice());
+                        Apart { folder, before: before.unwrap_or_default().into() }
+                    });
+                    to_read.push_back(ToRead { folder, number, place, name, apart });
                 }
                 _ => {}
             }
@@ -326,7 +333,7 @@ impl Walk<'_> {
 
     /// Reads files until there are no more.
     fn work(&self, queue: &Batches) -> Result<(), ClientError> {
-        let Tools { ids, chunker, sink, progress, compression } = self.tools;
+        let Tools { ids, chunker, sink, progress, compression, .. } = self.tools;
         let mut reader = FileReader::new(ids, chunker, sink, compressor(*compression)?);
         let mut opened: Option<(usize, io::Result<Opened>)> = None;
         let mut run = || -> Result<(), ClientError> {
@@ -339,7 +346,8 @@ impl Walk<'_> {
                     }
                     let outcome = match &opened {
                         Some((_, Ok(folder))) => {
-                            reader.file(folder, &file.name).map_err(stopped)?
+                            let apart = file.apart.as_ref();
+                            reader.file(folder, &file.name, apart).map_err(stopped)?
                         }
                         Some((_, Err(error))) => {
                             Outcome::Unreadable(io::Error::new(error.kind(), error.to_string()))

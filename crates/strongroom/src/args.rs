@@ -9,11 +9,11 @@ use sr_wire::{AccountId, SpaceId};
 const AUTOMATIC: &str = "\
 To back up by itself, one line of crontab (every hour, seven past; write the program's whole path,
 which `command -v strongroom` prints):
-  7 * * * *  /usr/local/bin/strongroom backup now --all --quiet
+  7 * * * *  /usr/local/bin/strongroom backup now --auto --quiet
 
 or a systemd timer, two files in ~/.config/systemd/user/:
   strongroom.service:  [Service]
-                       ExecStart=/usr/local/bin/strongroom backup now --all --quiet
+                       ExecStart=/usr/local/bin/strongroom backup now --auto --quiet
   strongroom.timer:    [Timer]
                        OnCalendar=hourly
                        Persistent=true
@@ -147,8 +147,9 @@ pub(crate) enum Command {
 pub(crate) enum BackupCommand {
     /// Add a folder to what is backed up
     ///
-    /// Whoever can put a big file into the folder and watches the network learns whether that file
-    /// was stored before.
+    /// Whoever can put a file into the folder and watches the network learns whether that file was
+    /// stored before, the surer the bigger it is (spec/leakage.md has figures). For folders into which
+    /// others can put files: --no-dedup-across.
     #[command(after_help = ADD)]
     Add(AddArgs),
     /// List a folder of a snapshot
@@ -184,6 +185,9 @@ pub(crate) enum BackupCommand {
         /// How much work goes into making small what is new; it can be read all the same
         #[arg(long, value_name = "HOW", value_enum, default_value = "default")]
         compression: HowSmall,
+        /// For timers: when nothing changed, only the first run of a day makes a snapshot
+        #[arg(long)]
+        auto: bool,
         /// Give the new snapshots a tag
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,
@@ -263,6 +267,10 @@ pub(crate) struct AddArgs {
     /// Leave out what is on another file system
     #[arg(long)]
     pub(crate) one_file_system: bool,
+    /// For folders into which others can put files, as Downloads: store what is in it even if another
+    /// folder has the same, so that nobody learns from the traffic what is in the others
+    #[arg(long)]
+    pub(crate) no_dedup_across: bool,
     /// Only show what would be left out
     #[arg(long)]
     pub(crate) dry_run: bool,

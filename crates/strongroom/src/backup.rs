@@ -22,16 +22,23 @@ pub(crate) const SAFE: &str = "interrupted; run the same command again to go on"
 /// Lines of a list on a terminal; JSON has them all.
 const LINES_MAX: usize = 20;
 
+/// How a backup is made.
+pub(crate) struct How<'a> {
+    pub(crate) compression: HowSmall,
+    pub(crate) automatic: bool,
+    pub(crate) tags: &'a [String],
+}
+
 pub(crate) fn now(
     args: &Args,
     output: &Output,
     folder: Option<&Path>,
-    compression: HowSmall,
-    tags: &[String],
+    how: &How<'_>,
 ) -> Result<Done, Failure> {
     let mut client = client(args)?;
-    client.set_tags(tags)?;
-    client.set_compression(match compression {
+    client.set_tags(how.tags)?;
+    client.set_automatic(how.automatic);
+    client.set_compression(match how.compression {
         HowSmall::Fast => Compression::Fast,
         HowSmall::Default => Compression::Default,
         HowSmall::Best => Compression::Best,
@@ -275,6 +282,13 @@ fn report_line(report: &BackupReport) -> String {
     let Some(snapshot) = report.snapshot else {
         return format!("!   {}: not backed up, it can't be read", shown(&report.path));
     };
+    if !report.is_new {
+        return format!(
+            "ok  {}: nothing changed since snapshot {}",
+            shown(&report.path),
+            short(&snapshot.to_string())
+        );
+    }
     let left_out = match report.left_out {
         0 => String::new(),
         n => format!(", {} left out by your rules", count(n)),
@@ -298,6 +312,7 @@ fn report_json(report: &BackupReport) -> Value {
     json!({
         "path": report.path.to_string_lossy(),
         "snapshot": report.snapshot.map(|id| id.to_string()),
+        "is_new": report.is_new,
         "files": report.files,
         "bytes": report.bytes,
         "files_read": report.files_read,

@@ -51,7 +51,7 @@ pub(crate) fn ls(args: &Args) -> Result<Done, Failure> {
         let words = words(&folder.rules);
         let without = match words.len() {
             0 => String::new(),
-            _ => format!("  without {}", printable(&words.join(", "))),
+            _ => format!("  ({})", printable(&words.join(", "))),
         };
         lines.push(format!("{}{without}", shown(&folder.path)));
         list.push(json!({ "path": folder.path.to_string_lossy(), "rules": words }));
@@ -72,17 +72,20 @@ fn rules_of(wanted: &AddArgs) -> Rules {
         gitignore: wanted.gitignore,
         one_file_system: wanted.one_file_system,
         larger_than: wanted.exclude_larger_than,
+        no_dedup_across: wanted.no_dedup_across,
     }
 }
 
 /// The rules, each as a person would say it.
 fn words(rules: &Rules) -> Vec<String> {
-    let mut words = rules.patterns.clone();
-    words.extend(rules.if_present.iter().map(|name| format!("folders with {name}")));
-    words.extend(rules.caches.then(|| "caches".into()));
-    words.extend(rules.gitignore.then(|| "what .gitignore names".into()));
-    words.extend(rules.one_file_system.then(|| "other file systems".into()));
-    words.extend(rules.larger_than.map(|max| format!("files over {}", bytes(max))));
+    let mut words: Vec<String> =
+        rules.patterns.iter().map(|pattern| format!("without {pattern}")).collect();
+    words.extend(rules.if_present.iter().map(|name| format!("without folders with {name}")));
+    words.extend(rules.caches.then(|| "without caches".into()));
+    words.extend(rules.gitignore.then(|| "without what .gitignore names".into()));
+    words.extend(rules.one_file_system.then(|| "on one file system".into()));
+    words.extend(rules.larger_than.map(|max| format!("without files over {}", bytes(max))));
+    words.extend(rules.no_dedup_across.then(|| "apart from other folders".into()));
     words
 }
 

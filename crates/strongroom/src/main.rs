@@ -62,8 +62,9 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Forget(wanted) => keep::forget(args, wanted),
             BackupCommand::Ls => folders::ls(args),
-            BackupCommand::Now { folder, compression, tag, .. } => {
-                backup::now(args, output, folder.as_deref(), *compression, tag)
+            BackupCommand::Now { folder, compression, auto, tag, .. } => {
+                let how = backup::How { compression: *compression, automatic: *auto, tags: tag };
+                backup::now(args, output, folder.as_deref(), &how)
             }
             BackupCommand::Pin { snapshots, undo } => keep::pin(args, snapshots, *undo),
             BackupCommand::Prune { dry_run } => keep::prune(args, output, *dry_run),

@@ -285,6 +285,7 @@ fn rules_leave_out_what_the_preview_shows() {
         gitignore: true,
         one_file_system: true,
         larger_than: Some(2999),
+        no_dedup_across: false,
     };
     let mut client = world.client();
     let preview = client.preview(&world.folder(), &rules).expect("looks");
