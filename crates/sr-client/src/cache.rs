@@ -27,6 +27,7 @@ use crate::scan::{Item, Stamp};
 
 const MAGIC: &[u8; 8] = b"srcache2";
 const STAMP_LEN: usize = 48;
+const NO_STAMP: [u8; STAMP_LEN] = [0xff; STAMP_LEN];
 const ENTRY_LEN: usize = 16;
 const CHECK_LEN: usize = 8;
 const RECORD_LEN_MAX: u32 = 1 << 30;
@@ -143,9 +144,11 @@ impl NewCache {
 
     fn known(&self, item: &Item) -> Option<Known> {
         let Content::File { chunks, holes, .. } = &item.node.content else { return None };
-        (item.stamp.ctime.0 < self.settled_s && !item.is_gone).then(|| Known {
+        let is_settled = item.stamp.ctime.0 < self.settled_s;
+        (!item.is_gone).then(|| Known {
             name: item.node.name.clone(),
-            stamp: stamp_bytes(&item.stamp),
+            // One that may have changed since looks like no file; what it was is known all the same.
+            stamp: if is_settled { stamp_bytes(&item.stamp) } else { NO_STAMP },
             chunks: chunks.clone(),
             holes: holes.clone(),
             attributes: item.node.attributes.clone(),
@@ -240,6 +243,7 @@ mod tests {
         assert!(find("b", "x", stamp(1)) && find("", "x", stamp(2)));
         assert!(!find("b", "x", stamp(2)) && !find("", "y", stamp(1)) && !find("c", "x", stamp(1)));
         assert!(!find("b", "y", fresh), "it may change again within the same tick");
+        assert!(old.folder(Path::new("b")).before(b"y").is_some());
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod error;
 mod exclude;
 mod file;
 mod heads;
+#[cfg(test)]
+mod hiding;
 mod keep;
 mod link;
 mod lock;

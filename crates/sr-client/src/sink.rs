@@ -310,6 +310,14 @@ pub(crate) fn upload(
     }
 }
 
+/// Takes packs until the sink is gone, and sends none.
+#[cfg(test)]
+pub(crate) fn drain(queue: &Queue) -> Vec<(PackBuilder, IndexPack)> {
+    let receiver = lock(&queue.receiver).take();
+    let uploads = receiver.into_iter().flatten();
+    uploads.map(|upload| (upload.builder, upload.holds)).collect()
+}
+
 /// Distributes packs over indexes of limited size; a pack with many chunks may be part of several.
 fn split(packs: Vec<IndexPack>) -> Vec<Index> {
     if packs.is_empty() {

@@ -148,16 +148,25 @@ impl PackBuilder {
         blob
     }
 
+    /// Returns the class that the pack has when it is sealed now: the smallest that holds it.
+    ///
+    /// **Panics** when a blob was pushed that did not fit, which is a bug of the caller.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the doc says so")]
+    pub fn class(&self) -> Class {
+        let len = self.plain_len + table_len(self.entries.len());
+        Class::for_plain(len).expect("every blob was checked to fit")
+    }
+
     /// Seals the pack in the smallest class that holds it.
     ///
     /// **Panics** when a blob was pushed that did not fit, which is a bug of the caller.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the doc says so; there is a key of every generation")]
+    #[expect(clippy::expect_used, reason = "there is a key of every generation")]
     pub fn seal(mut self, keys: &VaultKeys) -> Vec<u8> {
         let generation = keys.generation();
         let table = self.table();
-        let class =
-            Class::for_plain(self.plain_len + table.len()).expect("every blob was checked to fit");
+        let class = self.class();
         self.write(class.plain_len() - table.len(), &table);
         let mut pack = self.pack;
         pack.resize(class.pack_len(), 0);

@@ -330,3 +330,67 @@ fn rules_leave_out_what_the_preview_shows() {
     let found = found.expect("compares").different;
     assert!(found.iter().all(|(_, what)| *what == "its time"), "{found:?}");
 }
+
+/// Without a change, an automatic run makes a snapshot on the first occasion of a day, and else none.
+#[test]
+fn automatic_runs_make_one_snapshot_a_day_without_a_change() {
+    let world = World::new();
+    world.write("a", "a");
+    let run = || {
+        let mut client = Client::open(&world.profile(), world.clock()).expect("opens");
+        client.set_automatic(true);
+        client.backup(None, &Progress::default()).expect("backs up").remove(0)
+    };
+    let day_s = crate::accounts::DAY_S;
+    let noon = day_s - (world.clock())() % day_s + day_s / 2;
+    world.ahead.store(noon, std::sync::atomic::Ordering::SeqCst);
+    let first = run();
+    let head = world.stored_head();
+    let again = run();
+    assert!(first.is_new && !again.is_new);
+    assert_eq!(again.snapshot, first.snapshot);
+    assert_eq!(world.stored_head(), head, "nothing was sent");
+    world.write("a", "b");
+    assert!(run().is_new);
+    assert!(!run().is_new);
+    world.ahead.fetch_add(day_s, std::sync::atomic::Ordering::SeqCst);
+    assert!(run().is_new);
+    assert!(!run().is_new);
+    assert_eq!(world.snapshots().len(), 3);
+    // By hand, each makes one.
+    world.client().backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(world.snapshots().len(), 4);
+}
+
+/// A folder that shares nothing with others stores what they have, once, and is whole.
+#[test]
+fn a_folder_apart_shares_nothing_with_others() {
+    let world = World::new();
+    let secret = noise(1, 6 << 20);
+    world.write("secret", &secret);
+    world.backup();
+    let apart = world.dir.path().join("downloads");
+    fs::create_dir(&apart).expect("makes");
+    fs::write(apart.join("probe"), &secret).expect("writes");
+    let rules = sr_client::Rules { no_dedup_across: true, ..Default::default() };
+    world.client().add_folder_with(&apart, &rules).expect("adds");
+    let stored = || world.packs().iter().map(|p| fs::metadata(p).expect("file").len()).sum::<u64>();
+    let run = || {
+        let before = stored();
+        world.client().backup(Some(&apart), &Progress::default()).expect("backs up");
+        stored() - before
+    };
+    assert!(run() >= 6 << 20, "as if nobody had it");
+    assert!(run() < 1 << 20, "but not again");
+    // A file that grows does not go whole each time.
+    let mut longer = secret.clone();
+    longer.extend(noise(2, 1000));
+    fs::write(apart.join("probe"), &longer).expect("writes");
+    assert!(run() < 5 << 20);
+    let target = Target::Folder(world.target());
+    let mut client = world.client();
+    client.restore("latest", Some(&apart), &target, &Progress::default()).expect("restores");
+    assert_same_tree(&apart, &world.target());
+    let report = client.verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
+    assert!(report.is_whole() && report.bad_packs.is_empty());
+}
