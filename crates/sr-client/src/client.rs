@@ -29,6 +29,7 @@ use crate::{
     devices::{TRIES_MAX, unless_overtaken},
     exclude::{self, Excluder, Preview, Rules},
     keep::check_tag,
+    limit::Limits,
     link::LINK_TIME,
     profile::{NewProfile, Profile},
     remote::{Remote, os_rng, runtime},
@@ -341,6 +342,15 @@ impl Client {
     /// **Errors** those of the local state.
     pub fn folders(&self) -> Result<Vec<Folder>, ClientError> {
         self.profile.folders()
+    }
+
+    /// Says how many bytes a second may be sent and received, over all connections that are made from now
+    /// on.
+    pub fn set_limits(&mut self, upload: Option<u64>, download: Option<u64>) {
+        let limits = Limits::new(upload, download);
+        for remote in [&mut self.remote, &mut self.account_remote, &mut self.root_remote] {
+            remote.limits = limits.clone();
+        }
     }
 
     /// Says how much work the next backups put into making what they store small.

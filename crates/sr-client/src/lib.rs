@@ -22,6 +22,7 @@ mod heads;
 #[cfg(test)]
 mod hiding;
 mod keep;
+mod limit;
 mod link;
 mod lock;
 mod lru;

@@ -33,7 +33,7 @@ use sr_wire::{
 use tls_codec::{DeserializeBytes, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex};
 
-use crate::{ClientError, Clock, Dial};
+use crate::{ClientError, Clock, Dial, limit::Limits};
 
 /// How long a connection that broke is tried again before the run gives up.
 ///
@@ -58,6 +58,7 @@ pub(crate) struct Remote {
     clock: Clock,
     session: Mutex<Option<Arc<Session>>>,
     reached: AtomicBool,
+    pub(crate) limits: Limits,
 }
 
 /// One connection with the pinned server.
@@ -123,7 +124,15 @@ impl Remote {
         pinned: Option<Hash>,
         clock: Clock,
     ) -> Self {
-        Self { runtime, dial, pinned, clock, session: Mutex::new(None), reached: false.into() }
+        Self {
+            runtime,
+            dial,
+            pinned,
+            clock,
+            session: Mutex::new(None),
+            reached: false.into(),
+            limits: Limits::default(),
+        }
     }
 
     /// Returns the same server over another connection: what is asked about an account and about
@@ -543,7 +552,7 @@ impl Remote {
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(TokioIo::new(channel.io))
+            .handshake(TokioIo::new(self.limits.apply(channel.io)))
             .await
             .map_err(connection_error)?;
         tokio::spawn(connection);

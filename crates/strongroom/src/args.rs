@@ -191,6 +191,8 @@ pub(crate) enum BackupCommand {
         /// Give the new snapshots a tag
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Pin snapshots, so that nothing forgets them
     Pin {
@@ -224,6 +226,8 @@ pub(crate) enum BackupCommand {
         /// To where it was
         #[arg(long, conflicts_with = "to")]
         in_place: bool,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// List the snapshots, oldest first
     Snapshots {
@@ -241,7 +245,27 @@ pub(crate) enum BackupCommand {
         #[arg(long, value_name = "N%", num_args = 0..=1, default_missing_value = "100%",
               value_parser = percent)]
         read_data: Option<u8>,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
+}
+
+/// How fast
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct LimitArgs {
+    /// Send no more bytes a second, as in 500k or 2M
+    #[arg(long, value_name = "RATE", value_parser = size)]
+    limit_upload: Option<u64>,
+    /// Receive no more bytes a second
+    #[arg(long, value_name = "RATE", value_parser = size)]
+    limit_download: Option<u64>,
+}
+
+impl LimitArgs {
+    /// Puts a client under these limits.
+    pub(crate) fn apply(self, client: &mut sr_client::Client) {
+        client.set_limits(self.limit_upload, self.limit_download);
+    }
 }
 
 /// `backup add`

@@ -9,7 +9,7 @@ use sr_client::{
 };
 
 use crate::{
-    args::{Args, HowSmall},
+    args::{Args, HowSmall, LimitArgs},
     failure::{Failure, exit},
     interrupt::end_on_ctrl_c,
     look::split,
@@ -27,6 +27,7 @@ pub(crate) struct How<'a> {
     pub(crate) compression: HowSmall,
     pub(crate) automatic: bool,
     pub(crate) tags: &'a [String],
+    pub(crate) limits: LimitArgs,
 }
 
 pub(crate) fn now(
@@ -38,6 +39,7 @@ pub(crate) fn now(
     let mut client = client(args)?;
     client.set_tags(how.tags)?;
     client.set_automatic(how.automatic);
+    how.limits.apply(&mut client);
     client.set_compression(match how.compression {
         HowSmall::Fast => Compression::Fast,
         HowSmall::Default => Compression::Default,
@@ -102,6 +104,7 @@ pub(crate) fn restore(
     what: &OsStr,
     to: Option<&Path>,
     in_place: bool,
+    limits: LimitArgs,
 ) -> Result<Done, Failure> {
     let (which, path) = split(what);
     let target = match to {
@@ -109,6 +112,7 @@ pub(crate) fn restore(
         _ => Target::InPlace,
     };
     let mut client = client(args)?;
+    limits.apply(&mut client);
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
     let (snapshot, report) =
@@ -147,8 +151,14 @@ pub(crate) fn restore(
 }
 
 /// Checks, and stores anew what is damaged and still here.
-pub(crate) fn verify(args: &Args, output: &Output, read_data: ReadData) -> Result<Done, Failure> {
+pub(crate) fn verify(
+    args: &Args,
+    output: &Output,
+    read_data: ReadData,
+    limits: LimitArgs,
+) -> Result<Done, Failure> {
     let mut client = client(args)?;
+    limits.apply(&mut client);
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
     let report = with_progress(output, &server, |progress| client.verify(read_data, progress))?;

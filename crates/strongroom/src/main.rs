@@ -62,8 +62,13 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Forget(wanted) => keep::forget(args, wanted),
             BackupCommand::Ls => folders::ls(args),
-            BackupCommand::Now { folder, compression, auto, tag, .. } => {
-                let how = backup::How { compression: *compression, automatic: *auto, tags: tag };
+            BackupCommand::Now { folder, compression, auto, tag, limits, .. } => {
+                let how = backup::How {
+                    compression: *compression,
+                    automatic: *auto,
+                    tags: tag,
+                    limits: *limits,
+                };
                 backup::now(args, output, folder.as_deref(), &how)
             }
             BackupCommand::Pin { snapshots, undo } => keep::pin(args, snapshots, *undo),
@@ -71,20 +76,20 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Restore { what, to: Some(to), .. } if to.as_os_str() == "-" => {
                 look::cat(args, what)
             }
-            BackupCommand::Restore { what, to, in_place } => {
-                backup::restore(args, output, what, to.as_deref(), *in_place)
+            BackupCommand::Restore { what, to, in_place, limits } => {
+                backup::restore(args, output, what, to.as_deref(), *in_place, *limits)
             }
             BackupCommand::Rm { path } => folders::rm(args, path),
             BackupCommand::Snapshots { forgotten } => backup::snapshots(args, *forgotten),
             BackupCommand::Tag(wanted) => keep::tag(args, wanted),
             BackupCommand::Undelete => keep::undelete(args),
-            BackupCommand::Verify { read_data } => {
+            BackupCommand::Verify { read_data, limits } => {
                 let read_data = match read_data {
                     None => ReadData::Nothing,
                     Some(100) => ReadData::All,
                     Some(percent) => ReadData::Part(*percent),
                 };
-                backup::verify(args, output, read_data)
+                backup::verify(args, output, read_data, *limits)
             }
         },
         Command::Completions { shell } => {

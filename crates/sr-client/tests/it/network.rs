@@ -458,3 +458,19 @@ fn sr_016_a_server_that_keeps_the_old_head_is_refused() {
         );
     }
 }
+
+/// Both ways, over all connections together. Only how long it takes at least is looked at.
+#[test]
+fn limits_hold_both_ways() {
+    let stores = (Arc::new(MemoryMeta::default()), Arc::new(MemoryBlobs::default()));
+    let simulated = Simulated::new(stores.0, stores.1, Caps::default()).expect("joins");
+    let mut client = simulated.client();
+    client.set_limits(Some(4_000_000), Some(4_000_000));
+    let start = std::time::Instant::now();
+    client.backup(None, &Progress::default()).expect("backs up");
+    assert!(start.elapsed().as_millis() >= 950, "4 MB at 4 MB a second: {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    let target = sr_client::Target::Folder(simulated.dir.path().join("restored"));
+    client.restore("latest", None, &target, &Progress::default()).expect("restores");
+    assert!(start.elapsed().as_millis() >= 950, "{:?}", start.elapsed());
+}
