@@ -1,32 +1,34 @@
 //! A backup run: scan, read what changed, store what is new, and put a head on it.
 
 use std::{
-    io,
+    io::{self, Read},
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
 };
 
 use sr_vault::{
     ChunkIds, Chunker,
-    block::{Compression, Compressor},
+    block::{BlockBuilder, Compression, Compressor, Kind},
     head::NewHead,
     index::{ChunkIndex, IndexPack},
     manifest::{IndexRef, Listed, Manifest, Snapshot},
+    tree::{self, Content, Node},
 };
 use sr_wire::{DeviceId, PackId, SnapshotId};
 
 use crate::{
     ClientError, Clock, Folder,
     cache::{NewCache, OldCache},
+    file::{FileReader, ReadFailed},
     heads::{self, Sent},
     profile::Profile,
     progress::{Phase, Progress},
     remote::{Remote, os_rng},
     sink::{Adopted, Finished, Sink, UPLOADERS, upload},
     view::{Cache, For, View},
-    walk::{Tools, walk},
+    walk::{Tools, stopped, walk},
 };
 
 /// A file that changed this recently may change again within one tick of its clock, unseen.
@@ -116,11 +118,21 @@ struct Run<'a> {
     by: DeviceId,
 }
 
-/// Backs up `folders` under one new head.
+/// What is backed up.
+pub(crate) enum What<'a> {
+    Folders(&'a [Folder]),
+    /// What a program writes, as a file of this name.
+    Stream(&'a str, &'a mut (dyn Read + Send)),
+}
+
+/// The folder in which a stream's file is.
+const STREAM_FOLDER: &str = "/stdin";
+
+/// Backs `what` up under one new head.
 pub(crate) fn run(
     profile: &mut Profile,
     remote: &Remote,
-    folders: &[Folder],
+    what: What<'_>,
     clock: &Clock,
     how: &How,
     progress: &Progress,
@@ -161,7 +173,7 @@ pub(crate) fn run(
         let uploaders: Vec<_> = (0..UPLOADERS)
             .map(|_| scope.spawn(|| upload(&queue, &shared, &keys.vault, remote, progress)))
             .collect();
-        let result = run.store(folders, device, adopted, manifest, &cache);
+        let result = run.store(what, device, adopted, manifest, &cache);
         (result, join_all(uploaders))
     });
     // An uploader's error is the cause, the workers' only its echo.
@@ -257,7 +269,7 @@ impl Run<'_> {
     /// Stores all folders; consumes the run, so that the uploaders' queue ends.
     fn store(
         self,
-        folders: &[Folder],
+        what: What<'_>,
         device: Vec<u8>,
         adopted: Adopted,
         mut manifest: sr_vault::manifest::Manifest,
@@ -265,6 +277,17 @@ impl Run<'_> {
     ) -> Result<Stored, ClientError> {
         self.progress.start(Phase::Storing, 0);
         let (mut reports, mut is_new) = (Vec::new(), false);
+        let folders = match what {
+            What::Folders(folders) => folders,
+            What::Stream(name, stream) => {
+                let (snapshot, mut report) = self.stream(name, stream, &device)?;
+                report.snapshot = Some(snapshot.id(&self.ids));
+                is_new = true;
+                self.list(&mut manifest, snapshot);
+                reports.push(report);
+                &[]
+            }
+        };
         for folder in folders {
             // A folder that is gone, on a disk that is not plugged in say, does not stop the others.
             let (snapshot, mut report) = match self.folder(folder, &device) {
@@ -282,9 +305,7 @@ impl Run<'_> {
             let id = snapshot.id(&self.ids);
             report.snapshot = Some(id);
             is_new = true;
-            let mut listed = Listed::new(snapshot);
-            self.how.tags.iter().for_each(|tag| listed.set_tag(tag, true));
-            manifest.snapshots.push(listed);
+            self.list(&mut manifest, snapshot);
             reports.push(report);
         }
         let is_adopted = !adopted.stored.is_empty() || !adopted.to_index_anew.is_empty();
@@ -294,6 +315,82 @@ impl Run<'_> {
         let finished =
             self.sink.finish(adopted, manifest, &mut compressor(Compression::Default)?, cache)?;
         Ok((reports, Some(finished)))
+    }
+
+    fn list(&self, manifest: &mut Manifest, snapshot: Snapshot) {
+        let mut listed = Listed::new(snapshot);
+        self.how.tags.iter().for_each(|tag| listed.set_tag(tag, true));
+        manifest.snapshots.push(listed);
+    }
+
+    /// Stores a stream as the only file of a folder.
+    fn stream(
+        &self,
+        name: &str,
+        stream: &mut dyn Read,
+        device: &[u8],
+    ) -> Result<(Snapshot, BackupReport), ClientError> {
+        let (ids, chunker, sink) = (&self.ids, &self.chunker, &self.sink);
+        let mut reader = FileReader::new(ids, chunker, sink, compressor(self.how.compression)?);
+        let path = Path::new(STREAM_FOLDER).join(name);
+        let (len, chunks) =
+            reader.stream(stream, self.progress).map_err(|failed| match failed {
+                ReadFailed::Local(error) => ClientError::local("reading", &path)(error),
+                ReadFailed::Stopped(error) => stopped(error),
+            })?;
+        reader.flush().map_err(stopped)?;
+        let node = |name: &str, mode, content| Node {
+            name: name.as_bytes().to_vec().into(),
+            mode,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            mtime_s: self.now_s,
+            mtime_ns: 0,
+            links: None,
+            attributes: Vec::new(),
+            content,
+        };
+        let file = Content::File { size: len, chunks, holes: Vec::new() };
+        let bytes = tree::to_bytes([&node(name, 0o600, file)]);
+        let (mut block, mut chunks) = (BlockBuilder::default(), Vec::new());
+        let mut compressor = compressor(Compression::Default)?;
+        for chunk in chunker.chunks(&bytes) {
+            let id = ids.tree(chunk);
+            chunks.push(id);
+            if !sink.claim(id) {
+                continue;
+            }
+            if !block.has_room(chunk.len()) {
+                sink.add(Kind::Tree, &block.compress(&mut compressor)).map_err(stopped)?;
+                block.clear();
+            }
+            block.push(id, chunk);
+        }
+        if !block.is_empty() {
+            sink.add(Kind::Tree, &block.compress(&mut compressor)).map_err(stopped)?;
+        }
+        let snapshot = Snapshot {
+            time_s: self.now_s,
+            number: self.next_number,
+            by: self.by,
+            device: device.to_vec().into(),
+            path: STREAM_FOLDER.as_bytes().to_vec().into(),
+            files: 1,
+            bytes: len,
+            skipped: 0,
+            root: node("", 0o700, Content::Folder { chunks }),
+        };
+        let report = BackupReport {
+            snapshot: None,
+            is_new: true,
+            path: STREAM_FOLDER.into(),
+            files: 1,
+            bytes: len,
+            files_read: 1,
+            left_out: 0,
+            skipped: Vec::new(),
+        };
+        Ok((snapshot, report))
     }
 
     /// Returns this device's newest snapshot of the same folder, if it is of the same day and the folder

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
+    io::Read,
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
     sync::Arc,
@@ -24,7 +25,7 @@ use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, ReadData, RestoreReport, Target,
     TlsDialer, VerifyReport,
     account::{self, Keys, PendingAct},
-    backup,
+    backup::{self, What},
     delay::{UptimeClock, uptime},
     devices::{TRIES_MAX, unless_overtaken},
     exclude::{self, Excluder, Preview, Rules},
@@ -393,21 +394,42 @@ impl Client {
         if folders.is_empty() {
             return Err(ClientError::NotFound("folder to back up".into()));
         }
+        unless_overtaken(|| self.fresh(|client| client.run(What::Folders(&folders), progress)))
+    }
+
+    /// Backs up what a program writes, as the file `/stdin/NAME`. It can be read once only, so another
+    /// device that prunes meanwhile ends this with an error.
+    ///
+    /// **Errors** [`ClientError::Name`], and all that storing can end in.
+    pub fn backup_stream(
+        &mut self,
+        name: &str,
+        stream: &mut (dyn Read + Send),
+        progress: &Progress,
+    ) -> Result<Vec<BackupReport>, ClientError> {
+        if !sr_vault::tree::is_name(name.as_bytes()) {
+            return Err(ClientError::Name);
+        }
+        self.refresh()?;
+        self.run(What::Stream(name, stream), progress)
+    }
+
+    fn run(
+        &mut self,
+        what: What<'_>,
+        progress: &Progress,
+    ) -> Result<Vec<BackupReport>, ClientError> {
+        self.require_full()?;
         let (compression, automatic) = (self.compression, self.automatic);
         let how = backup::How { compression, automatic, tags: self.tags.clone() };
-        unless_overtaken(|| {
-            self.fresh(|client| {
-                client.require_full()?;
-                let (profile, remote) = (&mut client.profile, &client.remote);
-                let ran = backup::run(profile, remote, &folders, &client.clock, &how, progress)?;
-                client.count_delay(&ran.manifest)?;
-                let this = client.profile.keys.device.id();
-                let marks = ran.manifest.snapshots.iter().filter_map(|l| l.forgotten);
-                client.marked_by_others = marks.filter(|mark| mark.by != this).count() as u64;
-                client.lost_packs = ran.lost.len() as u64;
-                Ok(ran.reports)
-            })
-        })
+        let (profile, remote) = (&mut self.profile, &self.remote);
+        let ran = backup::run(profile, remote, what, &self.clock, &how, progress)?;
+        self.count_delay(&ran.manifest)?;
+        let this = self.profile.keys.device.id();
+        let marks = ran.manifest.snapshots.iter().filter_map(|l| l.forgotten);
+        self.marked_by_others = marks.filter(|mark| mark.by != this).count() as u64;
+        self.lost_packs = ran.lost.len() as u64;
+        Ok(ran.reports)
     }
 
     /// Returns how many packs the server had lost, by its own word, when the last backup began. That

@@ -117,6 +117,9 @@ pub enum ClientError {
     /// The snapshot is pinned.
     #[error("a pinned snapshot can't be forgotten")]
     Pinned,
+    /// What was to be the name of a file is none.
+    #[error("that is no name of a file")]
+    Name,
     /// What was to be a tag is none.
     #[error("a tag has 1 to 64 bytes, all of them visible")]
     Tag,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::{fd::AsFd, unix::fs::FileExt},
     sync::Arc,
 };
@@ -16,6 +16,7 @@ use sr_vault::{
 
 use crate::{
     attributes::Of,
+    progress::Progress,
     scan::{self, Opened, Stamp},
     sink::{Sink, Stopped},
 };
@@ -89,6 +90,29 @@ impl<'a> FileReader<'a> {
             return self.read(folder, name, false);
         }
         Ok(outcome)
+    }
+
+    /// Reads a stream to its end, and stores what of it is new. Returns its length and its chunks.
+    pub(crate) fn stream(
+        &mut self,
+        stream: &mut dyn Read,
+        progress: &Progress,
+    ) -> Result<(u64, Vec<ChunkId>), ReadFailed> {
+        let (mut len, mut chunks) = (0, Vec::new());
+        self.buffer.clear();
+        loop {
+            let read = stream.take(READ_LEN as u64).read_to_end(&mut self.buffer)?;
+            len += read as u64;
+            progress.did(0, read as u64);
+            let mut start = 0;
+            while self.buffer.len() - start >= if read == 0 { 1 } else { CHUNK_LEN_MAX } {
+                start += self.chunk(start, &mut chunks)?;
+            }
+            self.buffer.drain(..start);
+            if read == 0 {
+                return Ok((len, chunks));
+            }
+        }
     }
 
     /// Stores what is left.
@@ -210,7 +234,8 @@ impl<'a> FileReader<'a> {
     }
 }
 
-enum ReadFailed {
+/// Why something was not read.
+pub(crate) enum ReadFailed {
     Local(io::Error),
     Stopped(Stopped),
 }

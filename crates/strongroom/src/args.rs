@@ -188,6 +188,9 @@ pub(crate) enum BackupCommand {
         /// For timers: when nothing changed, only the first run of a day makes a snapshot
         #[arg(long)]
         auto: bool,
+        /// Back up standard input instead, as a file of this name in /stdin
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["folder", "all", "auto"])]
+        stdin: Option<String>,
         /// Give the new snapshots a tag
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,

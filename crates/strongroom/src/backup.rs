@@ -27,6 +27,8 @@ pub(crate) struct How<'a> {
     pub(crate) compression: HowSmall,
     pub(crate) automatic: bool,
     pub(crate) tags: &'a [String],
+    /// The name of a file, whose content comes from standard input.
+    pub(crate) stdin: Option<&'a str>,
     pub(crate) limits: LimitArgs,
 }
 
@@ -47,7 +49,10 @@ pub(crate) fn now(
     });
     end_on_ctrl_c(SAFE);
     let server = client.server()?;
-    let reports = with_progress(output, &server, |progress| client.backup(folder, progress))?;
+    let reports = with_progress(output, &server, |progress| match how.stdin {
+        Some(name) => client.backup_stream(name, &mut std::io::stdin(), progress),
+        None => client.backup(folder, progress),
+    })?;
     let mut lines: Vec<String> = reports.iter().map(report_line).collect();
     let skipped = reports.iter().flat_map(|report| &report.skipped);
     let warnings: Vec<String> =

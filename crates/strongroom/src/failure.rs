@@ -426,6 +426,13 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "If that is over: strongroom backup pin --undo SNAPSHOT",
             ),
+            ClientError::Name => make(
+                "NAME",
+                exit::USAGE,
+                "It is empty, `.` or `..`, or has a `/` in it.",
+                NOTHING_DONE,
+                "Choose another name, as in: pg_dump … | strongroom backup now --stdin dump.sql",
+            ),
             ClientError::Tag => make(
                 "TAG",
                 exit::USAGE,

@@ -62,11 +62,12 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             BackupCommand::Find { pattern } => look::find(args, pattern),
             BackupCommand::Forget(wanted) => keep::forget(args, wanted),
             BackupCommand::Ls => folders::ls(args),
-            BackupCommand::Now { folder, compression, auto, tag, limits, .. } => {
+            BackupCommand::Now { folder, compression, auto, stdin, tag, limits, .. } => {
                 let how = backup::How {
                     compression: *compression,
                     automatic: *auto,
                     tags: tag,
+                    stdin: stdin.as_deref(),
                     limits: *limits,
                 };
                 backup::now(args, output, folder.as_deref(), &how)

@@ -3,10 +3,12 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Read,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt, fs::symlink},
     path::Path,
 };
 
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use sr_client::{Client, ClientError, Progress, Target};
 
 use crate::world::{World, assert_same_tree, clock, noise};
@@ -393,4 +395,80 @@ fn a_folder_apart_shares_nothing_with_others() {
     assert_same_tree(&apart, &world.target());
     let report = client.verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole() && report.bad_packs.is_empty());
+}
+
+/// A program's output, as a file; and nonsense as its name.
+#[test]
+fn a_stream_comes_back_as_a_file() {
+    let world = World::new();
+    let content = noise(1, 9_000_001);
+    let mut client = world.client();
+    let mut stream = &content[..];
+    let report = client.backup_stream("dump.sql", &mut stream, &Progress::default());
+    let report = report.expect("backs up").remove(0);
+    assert_eq!((report.files, report.bytes), (1, 9_000_001));
+    let target = Target::Folder(world.target());
+    client.restore("latest", None, &target, &Progress::default()).expect("restores");
+    assert_eq!(fs::read(world.target().join("dump.sql")).expect("reads"), content);
+    for name in ["", ".", "..", "a/b"] {
+        let refused = client.backup_stream(name, &mut &content[..], &Progress::default());
+        assert!(matches!(refused, Err(ClientError::Name)), "{name}");
+    }
+    // One that breaks off is no snapshot.
+    struct Breaks(usize);
+    impl std::io::Read for Breaks {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0 += 1;
+            if self.0 > 3 {
+                Err(std::io::Error::other("the program died"))
+            } else {
+                Ok(buffer.len())
+            }
+        }
+    }
+    let broken = client.backup_stream("b", &mut Breaks(0), &Progress::default());
+    assert!(matches!(broken, Err(ClientError::Local { .. })), "{broken:?}");
+    assert_eq!(client.snapshots().expect("lists").len(), 1);
+    let empty = client.backup_stream("empty", &mut &b""[..], &Progress::default());
+    assert_eq!(empty.expect("backs up")[0].bytes, 0);
+}
+
+/// What a stream of any length takes of memory, into a store that keeps nothing:
+/// `SR_STREAM_GB=50 cargo test --release -p sr-client --test it a_long_stream -- --nocapture` says how much
+/// that was at its height, server included.
+#[test]
+fn a_long_stream_takes_bounded_memory() {
+    let gigabytes: u64 = std::env::var("SR_STREAM_GB").map_or(0, |n| n.parse().expect("a number"));
+    let len = (gigabytes * 1_000_000_000).max(100_000_000);
+    let (world, mut client) = crate::network::into_nothing();
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let mut block = vec![0; 1 << 20];
+    random.fill_bytes(&mut block);
+    let mut stream = Numbered { block, number: 0 }.take(len);
+    let report = client.backup_stream("stream", &mut stream, &Progress::default());
+    assert_eq!(report.expect("backs up")[0].bytes, len);
+    let status = fs::read_to_string("/proc/self/status").expect("reads");
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).expect("is there");
+    println!("{len} bytes: {peak}");
+    drop(world);
+}
+
+/// Blocks of noise, each with its number in front of every 64 bytes, so that none is like another.
+struct Numbered {
+    block: Vec<u8>,
+    number: u64,
+}
+
+impl std::io::Read for Numbered {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = buffer.len().min(self.block.len());
+        self.number += 1;
+        buffer[..len].copy_from_slice(&self.block[..len]);
+        for place in buffer[..len].chunks_mut(64) {
+            let number = self.number.to_le_bytes();
+            let end = place.len().min(8);
+            place[..end].copy_from_slice(&number[..end]);
+        }
+        Ok(len)
+    }
 }

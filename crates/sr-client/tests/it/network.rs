@@ -474,3 +474,62 @@ fn limits_hold_both_ways() {
     client.restore("latest", None, &target, &Progress::default()).expect("restores");
     assert!(start.elapsed().as_millis() >= 950, "{:?}", start.elapsed());
 }
+
+/// A server that acknowledges packs and keeps none of them, and a client of it.
+pub(crate) fn into_nothing() -> (tempfile::TempDir, Client) {
+    let dir = tempfile::tempdir().expect("dir");
+    let (meta, blobs) = (Arc::new(MemoryMeta::default()), Arc::new(Nothing));
+    let (runtime, network, invite) = simulated(meta, blobs, Caps::default(), clock());
+    // It serves as long as the test runs.
+    std::mem::forget(runtime);
+    let profile = dir.path().join("profile");
+    let client = Client::join_by(&profile, &invite, None, "d", clock(), &dialer(&network));
+    (dir, client.expect("joins"))
+}
+
+/// Keeps the smallest packs, without which there is no account, and nothing else.
+struct Nothing;
+
+static SMALL: std::sync::LazyLock<MemoryBlobs> = std::sync::LazyLock::new(MemoryBlobs::default);
+
+struct NothingWriter(Vec<u8>);
+
+impl sr_store::BlobStore for Nothing {
+    fn begin(&self) -> Result<Box<dyn sr_store::BlobWriter>, StoreError> {
+        Ok(Box::new(NothingWriter(Vec::new())))
+    }
+
+    fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        SMALL.read(pack, offset, len)
+    }
+
+    fn has(&self, _: PackId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn delete(&self, pack: PackId) -> Result<(), StoreError> {
+        SMALL.delete(pack)
+    }
+
+    fn list(&self) -> Result<Vec<PackId>, StoreError> {
+        SMALL.list()
+    }
+}
+
+impl sr_store::BlobWriter for NothingWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.0.len() <= 1 << 16 {
+            self.0.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError> {
+        if self.0.len() > 1 << 16 {
+            return Ok(());
+        }
+        let mut small = sr_store::BlobStore::begin(&*SMALL)?;
+        small.write(&self.0)?;
+        small.finish(pack)
+    }
+}
