@@ -35,6 +35,19 @@ struct Line {
     values: Vec<Vec<f64>>,
 }
 
+impl Line {
+    fn medians(&self) -> Vec<Option<f64>> {
+        self.values.iter().map(|values| median(values)).collect()
+    }
+
+    /// Returns our median divided by the best of the others.
+    fn ratio(&self) -> Option<f64> {
+        let medians = self.medians();
+        let best = medians[1..].iter().flatten().copied().filter(|m| *m > 0.0).reduce(f64::min)?;
+        Some((*medians.first()?)? / best)
+    }
+}
+
 /// What accounts cost. There is no peer that does the same: the figures stand alone.
 pub(crate) fn trust() -> Result<(), String> {
     run(&mut cargo(&["run", "--release", "--package", "sr-client", "--example", "trust"]))
@@ -64,12 +77,70 @@ pub(crate) fn vault(only: Option<&str>) -> Result<(), String> {
     let result = bench.play();
     let _ = fs::remove_dir_all(&bench.disk);
     let _ = fs::remove_dir_all(&bench.memory);
-    let text = bench.text(&result?);
+    let lines = result?;
+    let text = bench.text(&lines);
     say(&text);
-    let place = root().join("target/bench-vault.md");
-    fs::write(&place, &text).map_err(|error| error.to_string())?;
-    say(&format!("also in {}", place.display()));
+    write_page(&text)?;
+    fs::write(root().join("docs/benchmarks.svg"), chart(&lines)).map_err(|e| e.to_string())?;
+    say("also in docs/benchmarks.md, with a chart");
     Ok(())
+}
+
+/// Puts the table into its page.
+fn write_page(table: &str) -> Result<(), String> {
+    const BEGIN: &str = "<!-- begin: cargo xtask bench vault -->\n";
+    const END: &str = "\n<!-- end -->";
+    let path = root().join("docs/benchmarks.md");
+    let page = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+    let (before, rest) = page.split_once(BEGIN).ok_or("the page has no place for the table")?;
+    let (_, after) = rest.split_once(END).ok_or("the page has no place for the table")?;
+    let page = format!("{before}{BEGIN}{table}{END}{after}");
+    fs::write(&path, page).map_err(|error| error.to_string())
+}
+
+/// Draws the ratios to the best peer: bars that end left of 1 are better than it.
+fn chart(lines: &[Line]) -> String {
+    const WIDTH: f64 = 300.0;
+    const LEFT: f64 = 290.0;
+    const ROW: f64 = 22.0;
+    let rows: Vec<(&Line, f64)> =
+        lines.iter().filter_map(|line| Some((line, line.ratio()?))).collect();
+    #[expect(clippy::cast_precision_loss, reason = "some twenty rows")]
+    let height = (rows.len() + 2) as f64 * ROW;
+    let mut svg = format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='720' height='{height:.0}' \
+         font-family='sans-serif' font-size='13'>\n<rect width='100%' height='100%' fill='white'/>\n\
+         <text x='{LEFT}' y='15'>strongroom, as a part of the best peer (the line is at 1)</text>\n"
+    );
+    let mut y = ROW;
+    for (line, ratio) in rows {
+        let len = WIDTH * ratio.min(1.4);
+        let middle = y + 15.0;
+        let name = line.name.replace('&', "&amp;");
+        svg.push_str(&format!(
+            "<text x='{}' y='{middle}' text-anchor='end'>{name}</text>\
+             <rect x='{LEFT}' y='{}' width='{len:.0}' height='14' fill='#3a6ea5'/>\
+             <text x='{:.0}' y='{middle}'>{ratio:.2}</text>\n",
+            LEFT - 8.0,
+            y + 4.0,
+            LEFT + len + 6.0,
+        ));
+        if let Some(must) = line.must {
+            let x = LEFT + WIDTH * must;
+            svg.push_str(&format!(
+                "<rect x='{x:.0}' y='{}' width='2' height='18' fill='#c0392b'/>\n",
+                y + 2.0
+            ));
+        }
+        y += ROW;
+    }
+    svg.push_str(&format!(
+        "<line x1='{0}' x2='{0}' y1='{ROW}' y2='{y}' stroke='black' stroke-dasharray='3'/>\n\
+         <text x='{LEFT}' y='{1}'>red: what the project asks of itself at least</text>\n</svg>\n",
+        LEFT + WIDTH,
+        y + 16.0
+    ));
+    svg
 }
 
 struct Bench {
@@ -143,6 +214,8 @@ impl Bench {
         let between = size_of(&self.disk.join("data"))?;
         let edit_bin = step(Step::Backup(&bin))?;
         let after = size_of(&self.disk.join("data"))?;
+        drop(server);
+        let (fast_src, fast_bin) = self.fast(program, &src, &bin)?;
         let wall = |cost: Option<Cost>| cost.map(|cost| cost.wall_s);
         let peak = |a: Option<Cost>, b: Option<Cost>| Some(a?.peak_mb.max(b?.peak_mb));
         Ok(vec![
@@ -166,7 +239,25 @@ impl Bench {
             first_src.map(|cost| cost.cpu_s),
             served.map(|(cpu_s, _)| cpu_s),
             served.map(|(_, peak_mb)| peak_mb),
+            wall(fast_src),
+            wall(fast_bin),
         ])
+    }
+
+    /// First backups with the fastest compression, to another server.
+    fn fast(
+        &self,
+        program: &dyn Peer,
+        src: &Path,
+        bin: &Path,
+    ) -> Result<(Option<Cost>, Option<Cost>), String> {
+        let place = Place { dir: self.disk.join("fast") };
+        fs::create_dir_all(place.dir.join("data")).map_err(|error| error.to_string())?;
+        let server = program.serve(&place)?.map(Server);
+        let src = self.measure(program.command(&place, &Step::Fast(src)))?;
+        let bin = self.measure(program.command(&place, &Step::Fast(bin)))?;
+        drop(server);
+        Ok((src, bin))
     }
 
     /// Runs a client command under GNU time and returns what it took.
@@ -212,9 +303,7 @@ impl Bench {
         text.push_str(" ratio | must | aim |\n|---|");
         text.push_str(&"---|".repeat(self.programs.len() + 3));
         for line in lines {
-            let medians: Vec<Option<f64>> = line.values.iter().map(|v| median(v)).collect();
-            let best = medians[1..].iter().flatten().copied().reduce(f64::min);
-            let ratio = medians[0].zip(best).map(|(ours, best)| ours / best);
+            let (medians, ratio) = (line.medians(), line.ratio());
             text.push_str(&format!("\n| {} |", line.name));
             for median in &medians {
                 text.push_str(&median.map_or_else(|| " – |".into(), |m| format!(" {m:.2} |")));
@@ -256,6 +345,8 @@ fn lines(programs: usize) -> Vec<Line> {
         line("CPU, first backup of src, s", 0.0, 0.0),
         line("server's CPU, both first backups, s", 0.0, 0.0),
         line("server's peak memory, MB", 0.0, 0.0),
+        line("fastest compression: first backup, src, s", 0.0, 0.0),
+        line("fastest compression: first backup, bin, s", 0.0, 0.0),
     ]
 }
 

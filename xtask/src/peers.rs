@@ -21,6 +21,8 @@ pub(crate) struct Place {
 pub(crate) enum Step<'a> {
     /// Back this folder up.
     Backup(&'a Path),
+    /// Back this folder up with the fastest compression.
+    Fast(&'a Path),
     /// Restore the newest state of a folder.
     Restore { folder: &'a Path, to: &'a Path },
     /// Write one file of it to standard output.
@@ -91,10 +93,14 @@ impl Peer for Ours {
         let mut command = self.client(place);
         command.arg("backup");
         match step {
-            Step::Backup(folder) => {
+            Step::Backup(folder) | Step::Fast(folder) => {
                 // Adding what is there already does nothing.
                 let _ = output(self.client(place).args(["backup", "add"]).arg(folder));
-                command.args(["now", "--quiet"]).arg(folder)
+                command.args(["now", "--quiet"]).arg(folder);
+                if matches!(step, Step::Fast(_)) {
+                    command.args(["--compression", "fast"]);
+                }
+                &mut command
             }
             Step::Restore { folder, to } => {
                 command.args(["restore", "--quiet", &latest(folder), "--to"]).arg(to)
@@ -135,6 +141,9 @@ impl Peer for Restic {
         let mut command = self.client(place);
         match step {
             Step::Backup(folder) => command.args(["backup", "--quiet"]).arg(folder),
+            Step::Fast(folder) => {
+                command.args(["backup", "--quiet", "--compression", "fastest"]).arg(folder)
+            }
             Step::Restore { folder, to } => command
                 .args(["restore", "--quiet", "latest", "--path"])
                 .arg(folder)
@@ -185,6 +194,10 @@ impl Peer for Rustic {
         let mut command = self.client(place);
         match step {
             Step::Backup(folder) => command.arg("backup").arg(folder),
+            Step::Fast(folder) => {
+                output(self.client(place).args(["config", "--set-compression=-7"])).ok()?;
+                command.arg("backup").arg(folder)
+            }
             Step::Restore { to, .. } => command.args(["restore", "latest"]).arg(to),
             Step::Cat { file, .. } => command.args(["dump", &latest(file)]),
             Step::List { at, .. } => command.args(["ls", &latest(at)]),
@@ -225,7 +238,8 @@ impl Peer for Borg {
         let name = |folder: &Path| folder.file_name().map(|n| n.to_string_lossy().into_owned());
         let below = |path: &Path| path.strip_prefix("/").map_or(path.to_owned(), Path::to_owned);
         match step {
-            Step::Backup(folder) => {
+            // Its default is the fastest.
+            Step::Backup(folder) | Step::Fast(folder) => {
                 // The newest of a name takes the place of the one before.
                 let name = format!("::{}-{{now:%s%f}}", name(folder)?);
                 command.args(["create", &name]).arg(folder)
@@ -302,8 +316,10 @@ impl Peer for Bupstash {
             Some(format!("id={id}"))
         };
         match step {
-            Step::Backup(folder) => command
-                .args(["put", "--quiet", "--send-log"])
+            Step::Backup(folder) | Step::Fast(folder) => command
+                .args(["put", "--quiet", "--compression"])
+                .arg(if matches!(step, Step::Fast(_)) { "lz4" } else { "zstd:3" })
+                .arg("--send-log")
                 .arg(place.dir.join(format!("log-{}", query(folder)?)))
                 .arg(query(folder)?)
                 .arg(folder),
