@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
+
 use crate::run::{cargo, output, root, run, say};
 
 const MIB: u64 = 1 << 20;
@@ -65,6 +67,10 @@ fn measure(binary: &Path, dir: &Path, mbit: u64, delay_ms: u64, bytes: u64) -> R
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let Ok(server) = TcpStream::connect(&address) else { continue };
+            for end in [&client, &server] {
+                // A line has no megabytes of memory of its own.
+                let _ = SockRef::from(end).set_recv_buffer_size(4 * PIECE);
+            }
             shared.join(client, server);
         }
     });

@@ -15,7 +15,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use sr_crypto::{Hash, hash};
-use sr_wire::labels;
+use sr_wire::{labels, limits};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -118,6 +118,7 @@ impl TlsDialer {
     async fn connect(&self) -> io::Result<Channel> {
         let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
+        socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(limits::UNSENT_MAX)?;
         let name = ServerName::try_from("strongroom").map_err(io::Error::other)?;
         let tls = self.connector.connect(name, tcp).await?;
         let session = tls.get_ref().1;

@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use sr_crypto::{Hash, hash};
-use sr_wire::labels;
+use sr_wire::{labels, limits};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -100,6 +100,7 @@ impl Listen for TlsListener {
 
 async fn secure(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<Channel> {
     tcp.set_nodelay(true)?;
+    socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(limits::UNSENT_MAX)?;
     let tls = acceptor.accept(tcp).await?;
     let binding = tls
         .get_ref()

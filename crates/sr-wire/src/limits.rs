@@ -30,6 +30,10 @@ pub const HAVE_MAX: usize = 1024;
 /// Days that a deleted pack can still be had back: three, and the rest of the one on which it was
 /// deleted.
 pub const TRASH_DAYS: u32 = 4;
+/// Bytes that wait in a connection's end to be sent. On a slow line, what is urgent would wait behind
+/// more than that for longer than the other side waits for it: a connection that is well would be
+/// given up.
+pub const UNSENT_MAX: u32 = 128 << 10;
 /// Streams of one connection that the server serves at once.
 pub const STREAMS_MAX: u32 = 8;
 /// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.
