@@ -116,6 +116,8 @@ pub struct Status {
     pub snapshots: Option<u64>,
     /// Unix seconds of the newest snapshot.
     pub newest_s: Option<u64>,
+    /// Snapshots that other devices have marked as to be forgotten.
+    pub marked_by_others: u64,
     /// Unix seconds now.
     pub now_s: u64,
 }
@@ -425,11 +427,16 @@ impl Client {
         let (profile, remote) = (&mut self.profile, &self.remote);
         let ran = backup::run(profile, remote, what, &self.clock, &how, progress)?;
         self.count_delay(&ran.manifest)?;
-        let this = self.profile.keys.device.id();
-        let marks = ran.manifest.snapshots.iter().filter_map(|l| l.forgotten);
-        self.marked_by_others = marks.filter(|mark| mark.by != this).count() as u64;
+        self.marked_by_others = self.marks_of_others(&ran.manifest);
         self.lost_packs = ran.lost.len() as u64;
         Ok(ran.reports)
+    }
+
+    /// Counts the snapshots that other devices have marked as to be forgotten.
+    fn marks_of_others(&self, manifest: &Manifest) -> u64 {
+        let this = self.profile.keys.device.id();
+        let marks = manifest.snapshots.iter().filter_map(|listed| listed.forgotten);
+        marks.filter(|mark| mark.by != this).count() as u64
     }
 
     /// Returns how many packs the server had lost, by its own word, when the last backup began. That
@@ -527,6 +534,7 @@ impl Client {
             folders: self.profile.folders()?.into_iter().map(|folder| folder.path).collect(),
             snapshots: None,
             newest_s: self.profile.newest_snapshot_s()?,
+            marked_by_others: 0,
             now_s: (self.clock)(),
         };
         let card = match self.remote.card() {
@@ -538,11 +546,12 @@ impl Client {
             Err(error) => return Err(error),
         };
         status.server_name = Some(card.short_name());
-        let snapshots = self.snapshots()?;
+        let (_, _, view) = self.view(For::Reading)?;
         // What other devices have noted since.
         self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
-        status.snapshots = Some(snapshots.len() as u64);
-        status.newest_s = snapshots.iter().map(|snapshot| snapshot.time_s).max();
+        status.snapshots = Some(view.manifest.live().count() as u64);
+        status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
+        status.marked_by_others = self.marks_of_others(&view.manifest);
         self.with_account(status)
     }
 

@@ -111,6 +111,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     warnings.extend(status.unreachable.clone());
     warnings.extend(kit_warning(&status));
     warnings.extend(crate::device::waiting_warnings(&client));
+    warnings.extend(crate::keep::mark_warning(status.marked_by_others));
     let is_old = status.newest_s.is_none_or(|newest| status.now_s.saturating_sub(newest) > OLD_S);
     if is_old {
         warnings.push(match status.newest_s {
@@ -147,6 +148,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "folders": status.folders,
         "snapshots": status.snapshots,
         "newest_snapshot_s": status.newest_s,
+        "marked_by_other_devices": status.marked_by_others,
         "is_old": is_old,
     });
     Ok(Done::new(text, data).with_warnings(warnings, code))
