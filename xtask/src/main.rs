@@ -15,7 +15,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   ci                      everything that must hold before a change lands
   bench trust             what accounts cost: making, linking, restoring, verifying a long chain
-  bench network           how much of a line a backup fills: 1 to 100 Mbit/s, 10 to 200 ms
+  bench network [MBIT]    how much of a line a backup fills: 1 to 100 Mbit/s, 10 to 200 ms
   bench vault [PEER,PEER] strongroom and its peers side by side; all that are installed, or these
   kill [ROUNDS] [SEED]    kill -9 at random moments of backups, restores and the server
   fuzz [--minutes M] [--jobs J]
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         ["ci"] => ci::all(),
         ["bench", "trust"] => bench::trust(),
-        ["bench", "network"] => network::bench(),
+        ["bench", "network", mbit @ ..] if mbit.len() <= 1 => network::bench(mbit.first().copied()),
         ["bench", "vault", peer @ ..] if peer.len() <= 1 => bench::vault(peer.first().copied()),
         ["fuzz", options @ ..] => fuzz::run_command(options),
         ["torture", options @ ..] => torture::run_command(options),

@@ -26,21 +26,31 @@ const FIRST: u64 = 32 * MIB;
 /// Megabits a second, and how much is sent.
 const LINES: [(u64, u64); 3] = [(1, 36 * MIB), (10, 64 * MIB), (100, 320 * MIB)];
 const DELAYS_MS: [u64; 3] = [10, 50, 200];
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 64 << 10;
+/// Faster lines are measured one at a time, so that they don't wait for this machine.
+const AT_ONCE_MBIT: u64 = 10;
 
-/// Measures all nine cells, those of one line at once, each with a server of its own.
-pub(crate) fn bench() -> Result<(), String> {
+/// Measures all nine cells, or those of one line, each with a server of its own.
+pub(crate) fn bench(only_mbit: Option<&str>) -> Result<(), String> {
     run(&mut cargo(&["build", "--release", "--package", "strongroom"]))?;
     let binary = root().join("target/release/strongroom");
     say("part of the line that a first backup fills, after 32 MiB:");
     for (mbit, bytes) in LINES {
-        let cells: Vec<_> = std::thread::scope(|scope| {
-            let cell = |delay_ms| cell(&binary, mbit, delay_ms, bytes);
-            let cells = DELAYS_MS.map(|delay_ms| scope.spawn(move || cell(delay_ms)));
-            cells.into_iter().map(|cell| cell.join()).collect()
-        });
-        for (delay_ms, cell) in DELAYS_MS.iter().zip(cells) {
-            let part = cell.map_err(|_| "a cell panicked".to_owned())??;
+        if only_mbit.is_some_and(|only| only != mbit.to_string()) {
+            continue;
+        }
+        let cell = |delay_ms| cell(&binary, mbit, delay_ms, bytes);
+        let cells: Vec<Result<f64, String>> = if mbit > AT_ONCE_MBIT {
+            DELAYS_MS.into_iter().map(cell).collect()
+        } else {
+            let panicked = |_| Err("a cell panicked".to_owned());
+            std::thread::scope(|scope| {
+                let cells = DELAYS_MS.map(|delay_ms| scope.spawn(move || cell(delay_ms)));
+                cells.into_iter().map(|cell| cell.join().unwrap_or_else(panicked)).collect()
+            })
+        };
+        for (delay_ms, part) in DELAYS_MS.iter().zip(cells) {
+            let part = part?;
             say(&format!("{mbit:>4} Mbit/s, {delay_ms:>3} ms: {:.0} %", part * 100.0));
         }
     }
@@ -69,7 +79,7 @@ fn measure(binary: &Path, dir: &Path, mbit: u64, delay_ms: u64, bytes: u64) -> R
             let Ok(server) = TcpStream::connect(&address) else { continue };
             for end in [&client, &server] {
                 // A line has no megabytes of memory of its own.
-                let _ = SockRef::from(end).set_recv_buffer_size(4 * PIECE);
+                let _ = SockRef::from(end).set_recv_buffer_size(PIECE);
             }
             shared.join(client, server);
         }
@@ -197,7 +207,9 @@ impl Line {
                 }
             }
         });
-        let mut piece = vec![0; PIECE];
+        // A hundredth of a second, so that slow lines are no bursts.
+        let len = usize::try_from(self.rate / 100).unwrap_or(PIECE).clamp(1 << 10, PIECE);
+        let mut piece = vec![0; len];
         loop {
             let len = from.read(&mut piece).unwrap_or(0);
             let at = self.through(len, is_up) + self.delay;
@@ -221,7 +233,7 @@ impl Line {
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         if is_up {
             let sent = self.sent.fetch_add(len as u64, Ordering::SeqCst) + len as u64;
-            if sent >= self.first.load(Ordering::SeqCst) && len >= PIECE / 4 {
+            if sent >= self.first.load(Ordering::SeqCst) && len >= 512 {
                 let mut measured = lock(&self.measured);
                 let (from, _, bytes) = measured.unwrap_or((at, at, 0));
                 let bytes = if at == from { 0 } else { bytes + len as u64 };

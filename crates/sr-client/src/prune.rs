@@ -5,7 +5,7 @@
 //! ran meanwhile is overtaken and finds out.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     thread,
 };
@@ -188,6 +188,11 @@ impl Client {
         let used = Used::by(&snapshots, &view.index, &reader)?;
         let mut plan = Plan { report, snapshots, kept: vec![], repack: vec![], retired: vec![] };
         let pending: HashSet<PackId> = pending.iter().map(|pack| pack.id).collect();
+        let mut lists: HashMap<PackId, u32> = HashMap::new();
+        for index in &view.manifest.indexes {
+            let end = lists.entry(index.pack).or_default();
+            *end = (*end).max(index.offset + index.stored_len);
+        }
         let mut wasteful = Vec::new();
         let (mut used_len, mut unused_len) = (0, 0);
         // ST-16: all lists, or nothing is pruned. What a hidden one names could not be told from what
@@ -196,7 +201,8 @@ impl Client {
             if pending.contains(&pack.id) {
                 continue;
             }
-            let (size, stored) = (pack_len(&pack), stored_len(&pack));
+            let lists_end = lists.get(&pack.id).copied().unwrap_or(0);
+            let (size, stored) = (pack_len(&pack, lists_end), stored_len(&pack));
             let (id, pack) = (pack.id, used.part_of(pack, &view.index));
             if pack.blocks.is_empty() {
                 plan.retired.push(id);
@@ -370,11 +376,12 @@ fn used_part(pack: &IndexPack) -> u64 {
     pack.blocks.iter().map(part).sum()
 }
 
-/// Returns the length of the smallest pack that holds these blocks: the pack's own, but for lists that
-/// lie behind them.
-fn pack_len(pack: &IndexPack) -> u64 {
-    let end = pack.blocks.iter().map(|block| (block.offset + block.stored_len) as usize).max();
-    Class::for_plain(end.unwrap_or(0)).unwrap_or(Class::LARGEST).pack_len() as u64
+/// Returns the length of the smallest pack that holds these blocks and lists: the pack's own, but for a
+/// manifest that lies behind them.
+fn pack_len(pack: &IndexPack, lists_end: u32) -> u64 {
+    let ends = pack.blocks.iter().map(|block| block.offset + block.stored_len);
+    let end = ends.max().unwrap_or(0).max(lists_end);
+    Class::for_plain(end as usize).unwrap_or(Class::LARGEST).pack_len() as u64
 }
 
 /// Stores what is needed of `plan.repack` in new packs, and lists of all packs.
