@@ -9,7 +9,7 @@ use std::{
 };
 
 use sr_vault::{
-    ChunkIds, Chunker,
+    ChunkId, ChunkIds, Chunker,
     block::{BlockBuilder, Compression, Compressor, Kind},
     head::NewHead,
     index::{ChunkIndex, IndexPack},
@@ -64,6 +64,8 @@ pub(crate) struct Ran {
     pub(crate) manifest: Manifest,
     /// Packs that the server has lost.
     pub(crate) lost: Vec<PackId>,
+    /// Pieces of content that are lost and were not on this device.
+    pub(crate) unmended: u64,
 }
 
 /// What a run did for one folder.
@@ -116,6 +118,8 @@ struct Run<'a> {
     /// The number of this run.
     next_number: u64,
     by: DeviceId,
+    /// Chunks that the server has lost.
+    distrusted: Vec<ChunkId>,
 }
 
 /// What is backed up.
@@ -125,8 +129,8 @@ pub(crate) enum What<'a> {
     Stream(&'a str, &'a mut (dyn Read + Send)),
 }
 
-/// The folder in which a stream's file is.
-const STREAM_FOLDER: &str = "/stdin";
+/// Where streams are, each in a folder of its own name, so that rules tell them apart.
+const STREAMS: &str = "/stdin";
 
 /// Backs `what` up under one new head.
 pub(crate) fn run(
@@ -142,19 +146,25 @@ pub(crate) fn run(
     let ids = ChunkIds::new(&keys.vault);
     let mut damaged = profile.damaged_packs()?;
     let mut view = View::open(profile, remote, For::Writing(&damaged))?;
-    let lost = view.lost(remote, &keys.vault)?;
+    let mut lost = view.lost(remote, &keys.vault)?;
     if !lost.is_empty() {
+        // Another device may have pruned in between.
+        let now = View::open(profile, remote, For::Writing(&damaged))?;
+        if now.place != view.place {
+            lost = now.lost(remote, &keys.vault)?;
+        }
         // What they held counts as not stored.
         profile.add_damaged(&lost)?;
         damaged.extend(&lost);
         view = View::open(profile, remote, For::Writing(&damaged))?;
     }
     let stored = view.adopt_pending(profile, remote)?;
-    let adopted = Adopted { stored, to_index_anew: std::mem::take(&mut view.to_index_anew) };
     let device = profile.device_name()?;
     let (exclude, cache_dir) = (profile.dir().to_owned(), profile.cache_dir()?);
     let cache = Cache { dir: cache_dir.clone() };
-    let (sink, queue) = Sink::new(&keys.vault, &view.index);
+    let (mut sink, queue) = Sink::new(&keys.vault, &view.index);
+    sink.adopt(&stored);
+    let adopted = Adopted { stored, to_index_anew: std::mem::take(&mut view.to_index_anew) };
     let run = Run {
         chunker: Chunker::new(&keys.vault),
         ids,
@@ -166,6 +176,7 @@ pub(crate) fn run(
         now_s: clock(),
         next_number: view.manifest.next_number(),
         by: keys.device.id(),
+        distrusted: std::mem::take(&mut view.distrusted),
     };
     let shared = Mutex::new(&mut *profile);
     let manifest = view.manifest.clone();
@@ -178,9 +189,9 @@ pub(crate) fn run(
     });
     // An uploader's error is the cause, the workers' only its echo.
     uploaded?;
-    let (mut reports, finished) = result?;
+    let (mut reports, finished, unmended) = result?;
     let Some(mut finished) = finished else {
-        return Ok(Ran { reports, manifest: view.manifest, lost });
+        return Ok(Ran { reports, manifest: view.manifest, lost, unmended });
     };
     // What only that list knew was stored again, as far as it is here; that it was needed is said.
     if let (Some((_, why, _)), Some(report)) = (view.bad_lists.first(), reports.first_mut()) {
@@ -189,7 +200,7 @@ pub(crate) fn run(
     }
     progress.start(Phase::Finishing, 0);
     let mut place = view.place;
-    let added = added(&view.manifest, &finished.manifest);
+    let mut base = view.manifest;
     loop {
         let head = NewHead {
             previous: place,
@@ -204,21 +215,29 @@ pub(crate) fn run(
         }
         // Another device was faster: what this run stored goes on top of what that one did.
         let theirs = View::open(profile, remote, For::Writing(&[]))?;
-        if pruned_between(&view.manifest, &theirs.manifest) {
+        if pruned_between(&base, &theirs.manifest) {
             // What this run found stored may be gone. What it stored itself is not lost.
             return Err(ClientError::Overtaken);
         }
         place = theirs.place;
-        let mut merged = theirs.manifest;
+        let added = added(&base, &finished.manifest);
+        base = theirs.manifest;
+        let mut merged = base.clone();
         merged.snapshots.extend_from_slice(&added.snapshots);
-        merged.indexes.extend_from_slice(&added.indexes);
+        for index in added.indexes {
+            // One that was stored again keeps its place.
+            match merged.indexes.iter_mut().find(|old| old.hash == index.hash) {
+                Some(old) => *old = index,
+                None => merged.indexes.push(index),
+            }
+        }
         finished = store_manifest(profile, remote, merged, Vec::new())?;
     }
     if let Some(newest) = finished.manifest.live().map(|listed| listed.snapshot.time_s).max() {
         profile.set_newest_snapshot_s(newest)?;
     }
     cache.keep_only(&finished.manifest, finished.pack);
-    Ok(Ran { reports, manifest: finished.manifest, lost })
+    Ok(Ran { reports, manifest: finished.manifest, lost, unmended })
 }
 
 /// Returns what a run has added to `before`.
@@ -263,7 +282,7 @@ pub(crate) fn store_manifest(
 }
 
 /// Without anything that is new, nothing is finished.
-type Stored = (Vec<BackupReport>, Option<Finished>);
+type Stored = (Vec<BackupReport>, Option<Finished>, u64);
 
 impl Run<'_> {
     /// Stores all folders; consumes the run, so that the uploaders' queue ends.
@@ -310,11 +329,16 @@ impl Run<'_> {
         }
         let is_adopted = !adopted.stored.is_empty() || !adopted.to_index_anew.is_empty();
         if self.how.automatic && !is_new && !is_adopted && self.sink.is_empty() {
-            return Ok((reports, None));
+            return Ok((reports, None, self.unmended()));
         }
+        let unmended = self.unmended();
         let finished =
             self.sink.finish(adopted, manifest, &mut compressor(Compression::Default)?, cache)?;
-        Ok((reports, Some(finished)))
+        Ok((reports, Some(finished), unmended))
+    }
+
+    fn unmended(&self) -> u64 {
+        self.distrusted.iter().filter(|id| !self.sink.has_stored(id)).count() as u64
     }
 
     fn list(&self, manifest: &mut Manifest, snapshot: Snapshot) {
@@ -332,7 +356,7 @@ impl Run<'_> {
     ) -> Result<(Snapshot, BackupReport), ClientError> {
         let (ids, chunker, sink) = (&self.ids, &self.chunker, &self.sink);
         let mut reader = FileReader::new(ids, chunker, sink, compressor(self.how.compression)?);
-        let path = Path::new(STREAM_FOLDER).join(name);
+        let path = Path::new(STREAMS).join(name);
         let (len, chunks) =
             reader.stream(stream, self.progress).map_err(|failed| match failed {
                 ReadFailed::Local(error) => ClientError::local("reading", &path)(error),
@@ -374,7 +398,7 @@ impl Run<'_> {
             number: self.next_number,
             by: self.by,
             device: device.to_vec().into(),
-            path: STREAM_FOLDER.as_bytes().to_vec().into(),
+            path: path.as_os_str().as_bytes().to_vec().into(),
             files: 1,
             bytes: len,
             skipped: 0,
@@ -383,7 +407,7 @@ impl Run<'_> {
         let report = BackupReport {
             snapshot: None,
             is_new: true,
-            path: STREAM_FOLDER.into(),
+            path,
             files: 1,
             bytes: len,
             files_read: 1,

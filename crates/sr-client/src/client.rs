@@ -15,7 +15,7 @@ use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
 use sr_vault::{
     ChunkIds,
     block::Compression,
-    manifest::{Forgotten, Listed, Manifest, Snapshot},
+    manifest::{Forgotten, Listed, Manifest, Snapshot, TAGS_MAX},
 };
 use sr_wire::{
     Invite, Misbehaviour, Right, SnapshotId, VLBytes, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
@@ -55,6 +55,7 @@ pub struct Client {
     automatic: bool,
     tags: Vec<String>,
     lost_packs: u64,
+    unmended: u64,
     marked_by_others: u64,
 }
 
@@ -203,6 +204,7 @@ impl Client {
             automatic: false,
             tags: Vec::new(),
             lost_packs: 0,
+            unmended: 0,
             marked_by_others: 0,
         }
     }
@@ -371,6 +373,9 @@ impl Client {
     ///
     /// **Errors** [`ClientError::Tag`].
     pub fn set_tags(&mut self, tags: &[String]) -> Result<(), ClientError> {
+        if tags.len() > TAGS_MAX {
+            return Err(ClientError::Tag);
+        }
         tags.iter().try_for_each(|tag| check_tag(tag))?;
         self.tags = tags.to_vec();
         Ok(())
@@ -429,14 +434,16 @@ impl Client {
         self.count_delay(&ran.manifest)?;
         self.marked_by_others = self.marks_of_others(&ran.manifest);
         self.lost_packs = ran.lost.len() as u64;
+        self.unmended = ran.unmended;
         Ok(ran.reports)
     }
 
     /// Counts the snapshots that other devices have marked as to be forgotten.
     fn marks_of_others(&self, manifest: &Manifest) -> u64 {
-        let this = self.profile.keys.device.id();
-        let marks = manifest.snapshots.iter().filter_map(|listed| listed.forgotten);
-        marks.filter(|mark| mark.by != this).count() as u64
+        let Ok(delay) = self.profile.delay() else { return 0 };
+        let marked = manifest.snapshots.iter().filter(|listed| listed.forgotten.is_some());
+        let ids = ChunkIds::new(&self.profile.keys.vault);
+        marked.filter(|listed| !self.is_own_mark(&delay, listed, &ids)).count() as u64
     }
 
     /// Returns how many packs the server had lost, by its own word, when the last backup began. That
@@ -444,6 +451,13 @@ impl Client {
     #[must_use]
     pub fn lost_packs(&self) -> u64 {
         self.lost_packs
+    }
+
+    /// Returns how many pieces of content the server has lost or damaged, as far as the last backup knew,
+    /// that were not on this device to be stored again.
+    #[must_use]
+    pub fn unmended(&self) -> u64 {
+        self.unmended
     }
 
     /// Returns how many snapshots other devices have marked as to be forgotten, as the last backup saw

@@ -47,6 +47,8 @@ pub(crate) struct Delay {
     boot: Vec<u8>,
     uptime_s: u64,
     seen: Vec<Seen>,
+    /// The marks that this device made.
+    own: Vec<(SnapshotId, Forgotten)>,
 }
 
 /// A mark, and what was counted when it was seen first.
@@ -75,18 +77,32 @@ impl Delay {
         self.seconds += step;
         self.days += u64::from(now_s / DAY_S > self.now_s / DAY_S);
         (self.now_s, self.boot, self.uptime_s) = (now_s, uptime.boot, uptime.seconds);
-        let old = std::mem::take(&mut self.seen);
-        self.seen = manifest
+        let marks: Vec<(SnapshotId, Forgotten)> = manifest
             .snapshots
             .iter()
-            .filter_map(|listed| {
-                let (snapshot, forgotten) = (listed.snapshot.id(ids), listed.forgotten?);
+            .filter_map(|listed| Some((listed.snapshot.id(ids), listed.forgotten?)))
+            .collect();
+        self.own.retain(|own| marks.contains(own));
+        let old = std::mem::take(&mut self.seen);
+        self.seen = marks
+            .into_iter()
+            .map(|(snapshot, forgotten)| {
                 let same = |s: &&Seen| (s.snapshot, s.forgotten) == (snapshot, forgotten);
                 let seen = old.iter().find(same).cloned();
                 let new = Seen { snapshot, forgotten, seconds: self.seconds, days: self.days };
-                Some(seen.unwrap_or(new))
+                seen.unwrap_or(new)
             })
             .collect();
+    }
+
+    /// Takes note that this device marks a snapshot.
+    pub(crate) fn mark(&mut self, snapshot: SnapshotId, forgotten: Forgotten) {
+        self.own.push((snapshot, forgotten));
+    }
+
+    /// Returns whether this device has made a mark. Another one may write any name into one.
+    pub(crate) fn is_own(&self, snapshot: SnapshotId, forgotten: Forgotten) -> bool {
+        self.own.contains(&(snapshot, forgotten))
     }
 
     /// Returns how many seconds a mark has to wait yet, of `delay_s`.

@@ -166,7 +166,7 @@ impl<'a> Excluder<'a> {
             return Ok(left_out);
         }
         if self.rules.gitignore && items.iter().any(|item| name(item) == GITIGNORE) {
-            *above = Some(Arc::new(read_gitignore(opened, folder, above.take())?));
+            *above = Some(Arc::new(read_gitignore(opened, folder, above.take())));
         }
         let marker = self.marker(opened, items);
         items.retain(|item| {
@@ -265,19 +265,16 @@ pub(crate) fn preview(path: &Path, rules: &Rules, profile: &Path) -> Result<Prev
     Ok(preview)
 }
 
-fn read_gitignore(
-    opened: &Opened,
-    folder: &Path,
-    above: Option<Arc<Ignores>>,
-) -> io::Result<Ignores> {
+fn read_gitignore(opened: &Opened, folder: &Path, above: Option<Arc<Ignores>>) -> Ignores {
     let mut builder = GitignoreBuilder::new("");
-    let text = read_start(opened, GITIGNORE, GITIGNORE_LEN_MAX)?;
+    // One that can't be read leaves nothing out.
+    let text = read_start(opened, GITIGNORE, GITIGNORE_LEN_MAX).unwrap_or_default();
     for line in String::from_utf8_lossy(&text).lines() {
         // What is no pattern names nothing, as in git.
         let _ = builder.add_line(None, line);
     }
     let matcher = builder.build().unwrap_or_else(|_| Gitignore::empty());
-    Ok(Ignores { folder: folder.to_owned(), matcher, above })
+    Ignores { folder: folder.to_owned(), matcher, above }
 }
 
 fn is_cache_tag(opened: &Opened) -> bool {

@@ -1,6 +1,7 @@
 //! From a file to blocks: read, cut, named, and stored where it is new.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read},
     os::{fd::AsFd, unix::fs::FileExt},
@@ -50,7 +51,7 @@ pub(crate) struct Apart {
     /// The folder's number in the profile.
     pub(crate) folder: i64,
     /// The chunks of the file as it was.
-    pub(crate) before: Arc<[ChunkId]>,
+    pub(crate) before: Arc<HashSet<ChunkId>>,
 }
 
 /// Reads files, each the whole way from file to block; neighbours share a block.

@@ -247,7 +247,7 @@ fn whoever_puts_a_file_into_a_folder_learns_as_much_as_the_label_says() {
             })
         };
         let (shared, error) = game(None);
-        let (apart, _) = game(Some(&Apart { folder: 1, before: [].into() }));
+        let (apart, _) = game(Some(&Apart { folder: 1, before: Default::default() }));
         println!("{name}: {shared:.2} ± {error:.2}, apart {apart:.2}");
         assert!(apart <= 4.0 * error, "{name}: {apart} ± {error}");
         // The label does not say less than is true.

@@ -6,17 +6,17 @@ use sr_vault::{
     ChunkIds,
     head::{HeadPlace, NewHead},
     index::IndexPack,
-    manifest::{Forgotten, Listed, Manifest, PINNED, TAG_LEN_MAX},
+    manifest::{Forgotten, Listed, Manifest, PINNED, TAG_LEN_MAX, TAGS_MAX},
     retention::{Keep, Reason},
 };
 
-use sr_wire::SnapshotId;
+use sr_wire::{PackId, SnapshotId};
 
 use crate::{
     Client, ClientError, SnapshotInfo,
     backup::store_manifest,
     client::{choose, info},
-    delay::UptimeClock,
+    delay::{Delay, UptimeClock},
     devices::unless_overtaken,
     heads::{self, Sent},
     remote::os_rng,
@@ -75,7 +75,10 @@ impl Client {
         check_tag(tag)?;
         self.change_chosen(Some(which), |listed, _| {
             listed.set_tag(tag, has);
-            Ok(true)
+            if tag == PINNED && has {
+                listed.forgotten = None;
+            }
+            if listed.tags.len() > TAGS_MAX { Err(ClientError::Tag) } else { Ok(true) }
         })
     }
 
@@ -144,7 +147,7 @@ impl Client {
         unless_overtaken(|| {
             self.fresh(|client| {
                 client.require_full()?;
-                let (mut view, stored) = client.view_to_write()?;
+                let (mut view, stored) = client.view_to_write(&[])?;
                 let keys = Arc::clone(&client.profile.keys);
                 let mark = Forgotten { by: keys.device.id(), time_s: (client.clock)() };
                 let ids = ChunkIds::new(&keys.vault);
@@ -152,6 +155,7 @@ impl Client {
                 let done = change(&mut view.manifest, &ids, mark)?;
                 if view.manifest != before {
                     let (manifest, place) = (view.manifest, view.place);
+                    client.note_marks(&manifest, &ids, mark)?;
                     let (profile, remote) = (&mut client.profile, &client.remote);
                     let finished = store_manifest(profile, remote, manifest, stored)?;
                     client.swap_manifest(place, &finished)?;
@@ -162,9 +166,33 @@ impl Client {
         })
     }
 
-    /// Opens the vault for a new manifest, which also names what an interrupted backup has stored.
-    pub(crate) fn view_to_write(&mut self) -> Result<(View, Vec<IndexPack>), ClientError> {
-        let mut view = View::open(&mut self.profile, &self.remote, For::Writing(&[]))?;
+    /// Takes note of the marks that this device is about to make.
+    fn note_marks(
+        &mut self,
+        manifest: &Manifest,
+        ids: &ChunkIds,
+        mark: Forgotten,
+    ) -> Result<(), ClientError> {
+        let mut delay = self.profile.delay()?;
+        for listed in manifest.snapshots.iter().filter(|l| l.forgotten == Some(mark)) {
+            delay.mark(listed.snapshot.id(ids), mark);
+        }
+        self.profile.set_delay(&delay)
+    }
+
+    /// Returns whether this device has marked a snapshot.
+    pub(crate) fn is_own_mark(&self, delay: &Delay, listed: &Listed, ids: &ChunkIds) -> bool {
+        let is_own = |mark| delay.is_own(listed.snapshot.id(ids), mark);
+        listed.forgotten.is_some_and(is_own)
+    }
+
+    /// Opens the vault for a new manifest, which also names what an interrupted backup has stored. What is
+    /// in packs that are `damaged` counts as lost.
+    pub(crate) fn view_to_write(
+        &mut self,
+        damaged: &[PackId],
+    ) -> Result<(View, Vec<IndexPack>), ClientError> {
+        let mut view = View::open(&mut self.profile, &self.remote, For::Writing(damaged))?;
         self.count_delay(&view.manifest)?;
         let stored = view.adopt_pending(&self.profile, &self.remote)?;
         Ok((view, stored))

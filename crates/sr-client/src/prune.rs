@@ -15,7 +15,7 @@ use sr_vault::{
     block::{BlockBuilder, Compression, Compressor, Kind},
     head::{self, HeadPlace},
     index::{ChunkIndex, IndexBlock, IndexPack},
-    manifest::{Listed, Manifest},
+    manifest::{Listed, Manifest, PINNED},
     pack::{Class, Slots},
     tree::{Content, Node},
 };
@@ -30,11 +30,13 @@ use crate::{
     read::{Reader, expand},
     remote::Remote,
     sink::{Adopted, Finished, Sink, UPLOADERS, upload},
-    view::{Cache, View, manifest_of},
+    view::{Cache, For, View, manifest_of},
 };
 
 /// Of what is stored, this part may be of no use before packs are packed anew: one in twenty.
 const UNUSED_MAX: u64 = 20;
+/// Heads in a row of which something is gone, before what is older is given up.
+const GONE_MAX: usize = 100;
 /// More lists than this are worth to be put together: each backup adds one.
 const LISTS_MAX: usize = 64;
 
@@ -126,7 +128,11 @@ impl Client {
         progress: &Progress,
     ) -> Result<PruneReport, ClientError> {
         progress.start(Phase::Checking, 0);
-        let (view, pending) = self.view_to_write()?;
+        let (view, _) = self.view_to_write(&[])?;
+        let lost = view.lost(&self.remote, &self.profile.keys.vault)?;
+        self.profile.add_damaged(&lost)?;
+        // What is lost counts as unknown: if a snapshot needs it, nothing is pruned.
+        let (view, pending) = self.view_to_write(&lost)?;
         if !dry_run {
             self.finish_deletion(&view)?;
         }
@@ -146,20 +152,35 @@ impl Client {
         progress.start(Phase::Finishing, 0);
         self.swap_manifest(view.place, &finished)?;
         Cache { dir: self.profile.cache_dir()? }.keep_only(&finished.manifest, finished.pack);
-        self.remote.delete_packs(&self.profile.keys.vault, &retired)?;
+        self.delete(&retired)?;
         Ok(report)
     }
 
+    /// Deletes packs, and takes that back if another device has found use for them meanwhile, as one does
+    /// that has brought them back.
+    fn delete(&mut self, packs: &[PackId]) -> Result<(), ClientError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let keys = Arc::clone(&self.profile.keys);
+        self.remote.delete_packs(&keys.vault, packs)?;
+        let now = View::open(&mut self.profile, &self.remote, For::Reading)?;
+        if now.index.packs().any(|pack| packs.contains(&pack)) {
+            self.remote.undelete_packs(&keys.vault)?;
+        }
+        Ok(())
+    }
+
     /// Deletes what an earlier prune has retired and did not come to delete.
-    fn finish_deletion(&self, view: &View) -> Result<(), ClientError> {
-        let keys = &self.profile.keys.vault;
+    fn finish_deletion(&mut self, view: &View) -> Result<(), ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
         let needed: HashSet<PackId> = view.index.packs().collect();
         let mut retired = view.manifest.retired.clone();
         // A device that was stolen may have put anything there.
         retired.retain(|pack| !needed.contains(pack));
-        let gone = self.remote.missing(keys, &retired)?;
+        let gone = self.remote.missing(&keys.vault, &retired)?;
         retired.retain(|pack| !gone.contains(pack));
-        self.remote.delete_packs(keys, &retired)
+        self.delete(&retired)
     }
 
     fn plan(&self, view: &View, pending: &[IndexPack]) -> Result<Plan, ClientError> {
@@ -172,7 +193,10 @@ impl Client {
         for listed in &view.manifest.snapshots {
             if let Some(forgotten) = listed.forgotten {
                 let left_s = delay.left_s(listed, &ids, delay_s);
-                if !keys.account.is_full(forgotten.by) {
+                // Another device can write this one's name, and mark what is pinned.
+                let is_forged =
+                    forgotten.by == keys.device.id() && !self.is_own_mark(&delay, listed, &ids);
+                if !keys.account.is_full(forgotten.by) || is_forged || listed.has_tag(PINNED) {
                     report.unmarked += 1;
                 } else if left_s > 0 {
                     report.waiting += 1;
@@ -193,7 +217,7 @@ impl Client {
             let end = lists.entry(index.pack).or_default();
             *end = (*end).max(index.offset + index.stored_len);
         }
-        let mut wasteful = Vec::new();
+        let (mut wasteful, mut displaced) = (Vec::new(), HashSet::new());
         let (mut used_len, mut unused_len) = (0, 0);
         // ST-16: all lists, or nothing is pruned. What a hidden one names could not be told from what
         // nobody needs.
@@ -203,7 +227,7 @@ impl Client {
             }
             let lists_end = lists.get(&pack.id).copied().unwrap_or(0);
             let (size, stored) = (pack_len(&pack, lists_end), stored_len(&pack));
-            let (id, pack) = (pack.id, used.part_of(pack, &view.index));
+            let (id, pack) = (pack.id, used.part_of(pack, &view.index, &mut displaced));
             if pack.blocks.is_empty() {
                 plan.retired.push(id);
                 plan.report.packs += 1;
@@ -214,6 +238,10 @@ impl Client {
             used_len += used;
             unused_len += stored.saturating_sub(used);
             wasteful.push((pack, size, used, stored));
+        }
+        for (kind, id) in displaced {
+            // Another copy goes for the newest one, which whoever wrote the newest list chose.
+            reader.chunk(kind, &id, |_| ())?;
         }
         wasteful.sort_by_key(|(_, _, used, stored)| used * 1000 / (stored + 1));
         for (pack, size, used, stored) in wasteful {
@@ -237,7 +265,7 @@ impl Client {
     fn try_undelete(&mut self) -> Result<Undeleted, ClientError> {
         let keys = Arc::clone(&self.profile.keys);
         let packs = self.remote.undelete_packs(&keys.vault)?;
-        let (mut view, stored) = self.view_to_write()?;
+        let (mut view, stored) = self.view_to_write(&[])?;
         let ids = ChunkIds::new(&keys.vault);
         let before = view.manifest.snapshots.len();
         let tip = view.place;
@@ -250,11 +278,22 @@ impl Client {
             next = HeadPlace::of(Some(sealed));
         }
         Misbehaviour::HeadForked.refuse_if(next != tip)?;
+        let mut gone = 0;
         for sealed in chain.iter().rev().skip(1) {
             let head = head::open(sealed, &keys.vault, &keys.account)?;
+            let (place, space) = (HeadPlace::of(Some(sealed)), keys.vault.space());
+            let removals = keys.secrets.removals();
+            // What a device has signed after it was taken out does not come back by this.
+            if !head::counts(&head, place, space, &keys.account, removals) {
+                continue;
+            }
             match self.manifest_before(&head, &view.manifest) {
-                Ok(older) => merge(&mut view.manifest, older, &ids),
-                // What was before that is gone for good.
+                Ok(older) => {
+                    merge(&mut view.manifest, older, &ids);
+                    gone = 0;
+                }
+                // One may be missing by accident, or on purpose; what is before many is gone for good.
+                Err(ClientError::Misbehaviour(_)) if gone < GONE_MAX => gone += 1,
                 Err(ClientError::Misbehaviour(_)) => break,
                 Err(error) => return Err(error),
             }
@@ -340,8 +379,15 @@ impl Used {
 
     /// Returns a pack with the blocks that are needed, in which the chunks that are not have lost their
     /// names. A chunk that was stored twice is needed where it was stored last.
-    fn part_of(&self, mut pack: IndexPack, index: &ChunkIndex) -> IndexPack {
+    /// Those that are needed and lose another place are added to `displaced`.
+    fn part_of(
+        &self,
+        mut pack: IndexPack,
+        index: &ChunkIndex,
+        displaced: &mut HashSet<(Kind, ChunkId)>,
+    ) -> IndexPack {
         let id = pack.id;
+        let is_used = |number: u32| self.0[number as usize];
         for block in &mut pack.blocks {
             let mut offset = 0;
             for chunk in &mut block.chunks {
@@ -350,9 +396,12 @@ impl Used {
                     let holds = at.and_then(|at| Some((index.pack(at.pack)?.0, at.offset)));
                     holds == Some((id, block.offset)) && place.offset == offset
                 });
-                let number = place.and_then(|_| index.number(&chunk.id));
                 offset += chunk.len;
-                if !number.is_some_and(|number| self.0[number as usize]) {
+                let is_needed = index.number(&chunk.id).is_some_and(is_used);
+                if is_needed && place.is_none() {
+                    displaced.insert((block.kind, chunk.id));
+                }
+                if !is_needed || place.is_none() {
                     chunk.id = ChunkId::PRUNED;
                 }
             }

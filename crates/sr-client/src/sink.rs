@@ -1,7 +1,7 @@
 //! Where new blocks go: into packs, to the server, and into the index of this run.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Sink<'a> {
     claimed: Mutex<IdTable>,
     /// For folders that share nothing with others, by folder.
     claimed_apart: Mutex<HashMap<i64, IdTable>>,
+    adopted: HashSet<ChunkId>,
     /// The pack that is being filled, and those that hold what had no room in it.
     open: Mutex<VecDeque<Open>>,
     uploads: mpsc::SyncSender<Upload>,
@@ -111,6 +112,7 @@ impl<'a> Sink<'a> {
             index,
             claimed: Mutex::default(),
             claimed_apart: Mutex::default(),
+            adopted: HashSet::new(),
             open: Mutex::default(),
             uploads,
             spare: Arc::clone(&spare),
@@ -127,12 +129,25 @@ impl<'a> Sink<'a> {
     /// As [`Sink::claim`], for a folder that shares nothing with others: whether they have it stored does
     /// not matter, only whether this one has in this run.
     pub(crate) fn claim_apart(&self, folder: i64, id: ChunkId) -> bool {
-        lock(&self.claimed_apart).entry(folder).or_default().insert(id).1
+        let is_adopted = self.adopted.contains(&id);
+        !is_adopted && lock(&self.claimed_apart).entry(folder).or_default().insert(id).1
     }
 
     /// Returns whether the server has a chunk already.
     pub(crate) fn is_stored(&self, id: &ChunkId) -> bool {
         self.index.find(id).is_some()
+    }
+
+    /// Says what an interrupted run has stored.
+    pub(crate) fn adopt(&mut self, stored: &[IndexPack]) {
+        let chunks = stored.iter().flat_map(|pack| &pack.blocks).flat_map(|block| &block.chunks);
+        self.adopted = chunks.map(|chunk| chunk.id).collect();
+    }
+
+    /// Returns whether this run, or the interrupted one before, has stored a chunk.
+    pub(crate) fn has_stored(&self, id: &ChunkId) -> bool {
+        let apart = || lock(&self.claimed_apart).values().any(|ids| ids.find(id).is_some());
+        self.adopted.contains(id) || lock(&self.claimed).find(id).is_some() || apart()
     }
 
     /// Returns whether nothing was added.
@@ -228,6 +243,7 @@ impl<'a> Sink<'a> {
         for index in anew.into_iter().chain(split(packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
             let raw = index.to_bytes();
+            Index::parse(&raw).map_err(|_| unreadable("list"))?;
             let entry = open.builder.push(Kind::Index, compressor.compress(&raw));
             let index_ref = IndexRef {
                 pack: open.builder.id(),
@@ -249,6 +265,7 @@ impl<'a> Sink<'a> {
         if raw.len() > MANIFEST_LEN_MAX {
             return Err(ClientError::Resources("this vault has too many snapshots".into()));
         }
+        Manifest::parse(&raw).map_err(|_| unreadable("list of snapshots"))?;
         let blob = manifest_blob(&raw, compressor.compress(&raw));
         open.builder.push(Kind::Manifest, &blob);
         let pack = open.builder.id();
@@ -266,6 +283,11 @@ impl<'a> Sink<'a> {
         let Some(id) = own.next() else { return Ok(()) };
         self.send(std::mem::replace(open, Open::new(self.keys, id, &self.spare)))
     }
+}
+
+/// What no device could read is not put under a head.
+fn unreadable(what: &str) -> ClientError {
+    ClientError::Resources(format!("the new {what} would be malformed; please report this"))
 }
 
 /// What an earlier run left for this one.
@@ -371,7 +393,8 @@ mod tests {
         let index = ChunkIndex::default();
         let (sink, queue) = Sink::new(&keys, &index);
         let stored = vec![1; 4 << 20];
-        let block = Block { stored: &stored, raw_len: 4 << 20, chunks: &[] };
+        let chunks = [(ChunkId([7; 32]), 4 << 20)];
+        let block = Block { stored: &stored, raw_len: 4 << 20, chunks: &chunks };
         let sizes = std::thread::scope(|scope| {
             let received = scope.spawn(|| {
                 let queue = lock(&queue.receiver).take().expect("queue");

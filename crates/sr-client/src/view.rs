@@ -10,6 +10,7 @@ use std::{
 use sr_crypto::text;
 use sr_keys::VaultKeys;
 use sr_vault::{
+    ChunkId,
     block::{self, Kind},
     head::{self, HeadPlace},
     index::{ChunkIndex, INDEX_LEN_MAX, Index, IndexPack},
@@ -26,6 +27,8 @@ pub(crate) struct View {
     pub(crate) place: HeadPlace,
     pub(crate) manifest: Manifest,
     pub(crate) index: ChunkIndex,
+    /// Chunks whose newest place counts as lost.
+    pub(crate) distrusted: Vec<ChunkId>,
     /// Indexes that lie in damaged packs, to be stored again.
     pub(crate) to_index_anew: Vec<Index>,
     /// Lists that the server has not or not whole, and whether this device's cache made up for it.
@@ -67,14 +70,14 @@ impl View {
         for index_ref in &manifest.indexes {
             // Without a damaged index, what only it knows is refused file by file.
             let Some(list) = fetch.index(index_ref)? else { continue };
-            let whole = list.packs.iter().filter(|pack| !without.contains(&pack.id));
-            whole.for_each(|pack| index.add(pack));
+            list.packs.iter().for_each(|pack| index.add(pack));
             if without.contains(&index_ref.pack) {
                 to_index_anew.push(list);
             }
         }
         let (place, bad_lists) = (newest.tip, fetch.bad_lists);
-        Ok(Self { place, manifest, index, to_index_anew, bad_lists })
+        let distrusted = index.distrust(without);
+        Ok(Self { place, manifest, index, distrusted, to_index_anew, bad_lists })
     }
 
     /// A view of which only the lists are wanted.
@@ -87,13 +90,15 @@ impl View {
             place: HeadPlace::EMPTY,
             manifest: Manifest::default(),
             index: ChunkIndex::default(),
+            distrusted: Vec::new(),
             to_index_anew: Vec::new(),
             bad_lists: Vec::new(),
         }
     }
 
-    /// Returns the packs that the server, by its signed word, has lost. It is asked once in each run, so
-    /// that this is found at the next backup, and not at the restore.
+    /// Returns the packs that the server, by its signed word, has lost, and that are needed, as far as the
+    /// lists say. It is asked once in each run, so that this is found at the next backup, and not at the
+    /// restore.
     pub(crate) fn lost(
         &self,
         remote: &Remote,
@@ -103,7 +108,13 @@ impl View {
         if packs.is_empty() {
             return Ok(Vec::new());
         }
-        remote.lost(keys, &packs.into_iter().collect::<Vec<_>>())
+        let mut lost = remote.lost(keys, &packs.into_iter().collect::<Vec<_>>())?;
+        if !lost.is_empty() {
+            let mut in_use = self.index.packs_in_use();
+            in_use.extend(self.manifest.indexes.iter().map(|index| index.pack));
+            lost.retain(|pack| in_use.contains(pack));
+        }
+        Ok(lost)
     }
 
     /// Returns what each pack holds, by all lists, which must be there.

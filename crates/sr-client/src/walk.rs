@@ -293,8 +293,9 @@ impl Walk<'_> {
                     }
                     let (folder, name) = (Arc::clone(&folder), item.node.name.as_slice().to_vec());
                     let apart = self.tools.apart.map(|folder| {
-                        let before = known.before(&name).map(|known| known.chunks.as_slice());
-                        Apart { folder, before: before.unwrap_or_default().into() }
+                        let before = known.before(&name).map(|known| known.chunks.iter());
+                        let before = before.into_iter().flatten().copied().collect();
+                        Apart { folder, before: Arc::new(before) }
                     });
                     to_read.push_back(ToRead { folder, number, place, name, apart });
                 }

@@ -51,6 +51,7 @@ const _: () = assert!(BLOCK_LEN_MAX < limits::PACK_LEN_MAX / 2);
     Debug,
     PartialEq,
     Eq,
+    Hash,
     tls_codec::TlsSerialize,
     tls_codec::TlsDeserializeBytes,
     tls_codec::TlsSize,

@@ -1,5 +1,7 @@
 //! Indexes: which pack and block holds a chunk. See `spec/index.md`.
 
+use std::collections::HashSet;
+
 use sr_wire::{Malformed, PackId, decode, encode};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -124,6 +126,9 @@ pub struct BlockPlace {
     pub raw_len: u32,
 }
 
+/// The block of a chunk that is lost.
+const NOWHERE: u32 = u32::MAX;
+
 /// All indexes of a vault, as one map in memory: at most 56 bytes for each chunk.
 #[derive(Debug, Default)]
 pub struct ChunkIndex {
@@ -167,10 +172,38 @@ impl ChunkIndex {
         }
     }
 
+    /// Takes away what lies in these packs: such a chunk counts as unknown, though an earlier place of it
+    /// may be known, because readers go to the newest. Returns those chunks.
+    pub fn distrust(&mut self, packs: &[PackId]) -> Vec<ChunkId> {
+        let mut lost = Vec::new();
+        if packs.is_empty() {
+            return lost;
+        }
+        let packs: HashSet<PackId> = packs.iter().copied().collect();
+        for (number, id) in self.ids.iter().enumerate() {
+            let Some(place) = self.places.get_mut(number) else { continue };
+            let pack = self.blocks.get(place.block as usize).map(|block| block.pack);
+            let pack = pack.and_then(|pack| self.packs.get(pack as usize));
+            if pack.is_some_and(|(pack, _)| packs.contains(pack)) {
+                place.block = NOWHERE;
+                lost.push(*id);
+            }
+        }
+        lost
+    }
+
+    /// Returns the packs that are the newest place of some chunk.
+    #[must_use]
+    pub fn packs_in_use(&self) -> HashSet<PackId> {
+        let places = self.places.iter().filter_map(|place| self.blocks.get(place.block as usize));
+        places.filter_map(|block| Some(self.packs.get(block.pack as usize)?.0)).collect()
+    }
+
     /// Returns where a chunk lies.
     #[must_use]
     pub fn find(&self, id: &ChunkId) -> Option<Place> {
-        self.places.get(self.ids.find(id)? as usize).copied()
+        let place = self.places.get(self.ids.find(id)? as usize).copied();
+        place.filter(|place| place.block != NOWHERE)
     }
 
     /// Returns where block `number` lies.
@@ -193,6 +226,7 @@ impl ChunkIndex {
     /// Returns the number of a chunk that is known, below [`ChunkIndex::len`].
     #[must_use]
     pub fn number(&self, id: &ChunkId) -> Option<u32> {
+        self.find(id)?;
         self.ids.find(id)
     }
 
@@ -210,7 +244,8 @@ impl ChunkIndex {
 
     /// Returns all chunks and where they lie, in no order.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkId, Place)> + '_ {
-        self.ids.iter().copied().zip(self.places.iter().copied())
+        let all = self.ids.iter().copied().zip(self.places.iter().copied());
+        all.filter(|(_, place)| place.block != NOWHERE)
     }
 }
 
@@ -255,6 +290,18 @@ mod tests {
             Some((PackId([1; 32]), PackSeal { generation: 1, commitment: [2; 32] }))
         );
         assert_eq!(map.find(&ChunkId([3; 32])), None);
+        // A newer place in another pack, which is lost then: the older one is not what readers go to.
+        let mut newer = index.packs[0].clone();
+        newer.id = PackId([9; 32]);
+        newer.blocks[0] = block(&[(2, 20)]);
+        map.add(&newer);
+        assert_eq!(map.packs_in_use().len(), 2);
+        assert_eq!(map.distrust(&[newer.id]), [ChunkId([2; 32])]);
+        assert_eq!((map.find(&ChunkId([2; 32])), map.number(&ChunkId([2; 32]))), (None, None));
+        assert!(map.find(&ChunkId([1; 32])).is_some());
+        assert_eq!(map.chunks().count(), 1);
+        map.add(&newer);
+        assert!(map.find(&ChunkId([2; 32])).is_some());
     }
 
     #[test]

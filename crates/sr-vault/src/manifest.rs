@@ -10,9 +10,10 @@ use crate::{ChunkIds, pack::PackSeal, tree::Node};
 pub const MANIFEST_LEN_MAX: usize = 8 << 20;
 /// The tag of a snapshot that nobody may forget.
 pub const PINNED: &str = "pinned";
-/// No tag is longer, and no snapshot has more.
+/// No tag is longer.
 pub const TAG_LEN_MAX: usize = 64;
-const TAGS_MAX: usize = 64;
+/// No snapshot has more.
+pub const TAGS_MAX: usize = 64;
 
 /// One folder at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]

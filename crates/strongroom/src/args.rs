@@ -188,7 +188,7 @@ pub(crate) enum BackupCommand {
         /// For timers: when nothing changed, only the first run of a day makes a snapshot
         #[arg(long)]
         auto: bool,
-        /// Back up standard input instead, as a file of this name in /stdin
+        /// Back up standard input instead, as the file NAME in /stdin/NAME
         #[arg(long, value_name = "NAME", conflicts_with_all = ["folder", "all", "auto"])]
         stdin: Option<String>,
         /// Give the new snapshots a tag
@@ -257,10 +257,10 @@ pub(crate) enum BackupCommand {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct LimitArgs {
     /// Send no more bytes a second, as in 500k or 2M
-    #[arg(long, value_name = "RATE", value_parser = size)]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     limit_upload: Option<u64>,
     /// Receive no more bytes a second
-    #[arg(long, value_name = "RATE", value_parser = size)]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     limit_download: Option<u64>,
 }
 
@@ -602,4 +602,11 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| "not a number of k, M, G or T")?;
     number.checked_mul(unit).ok_or_else(|| "too large".into())
+}
+
+/// Reads `500k` or `2M`, in bytes a second. With less, an object of 16 MiB would never arrive in time.
+fn rate(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 64_000;
+    let rate = size(text)?;
+    if rate >= LEAST { Ok(rate) } else { Err("64k is the least".into()) }
 }

@@ -64,13 +64,25 @@ pub(crate) fn now(
         code = exit::SECURITY;
         lines.push(format!(
             "LOST: the server has lost {} of this backup, by its own word. What they held was stored again \
-             just now, as far as it is still on this device. What is not: strongroom backup verify",
+             just now, as far as it is still on this device. What is not: strongroom backup verify. If \
+             another device pruned by mistake: strongroom backup undelete",
             plural(lost, "object")
+        ));
+    } else if client.unmended() > 0 {
+        code = exit::SECURITY;
+        lines.push(format!(
+            "LOST: {} of older backups that the server has lost or damaged are not on this device. Which \
+             files that concerns: strongroom backup verify",
+            plural(client.unmended(), "piece")
         ));
     }
     let mut warnings = [warnings, crate::device::waiting_warnings(&client)].concat();
     warnings.extend(crate::keep::mark_warning(client.marked_by_others()));
-    let data = json!({ "folders": data, "lost_objects": lost });
+    let data = json!({
+        "folders": data,
+        "lost_objects": lost,
+        "lost_pieces_not_here": client.unmended(),
+    });
     Ok(Done::new(lines.join("\n"), data).with_warnings(warnings, code))
 }
 

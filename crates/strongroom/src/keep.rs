@@ -167,8 +167,8 @@ fn prune_text(report: &PruneReport, dry_run: bool) -> String {
     }
     if report.unmarked > 0 {
         text.push_str(&format!(
-            "\n{} stay{}: the device that forgot them was taken out since. Forget them again if that is \
-             what you want.",
+            "\n{} marked stay{}: pinned, or marked by a device that was taken out since or that took \
+             this one's name. Forget them again if that is what you want.",
             plural(report.unmarked, "snapshot"),
             if report.unmarked == 1 { "s" } else { "" },
         ));

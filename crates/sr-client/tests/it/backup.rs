@@ -317,6 +317,12 @@ fn rules_leave_out_what_the_preview_shows() {
     drop(client);
     let report = world.backup();
     assert_eq!((report.left_out, report.files), (wanted.len() as u64, preview.files));
+    // One that can't be read leaves nothing out, and least of all the folder.
+    symlink("nowhere", world.folder().join("keep/.gitignore")).expect("links");
+    let report = world.backup();
+    assert_eq!((report.skipped.len(), report.files), (0, preview.files));
+    fs::remove_file(world.folder().join("keep/.gitignore")).expect("removes");
+    world.backup();
     world.restore("latest", None);
     for name in wanted {
         assert!(!world.target().join(name).exists(), "{name}");

@@ -358,3 +358,94 @@ fn a_check_names_the_snapshots_and_remembers_what_is_damaged() {
     assert!(verify(ReadData::All).is_whole());
     assert!(verify(ReadData::Nothing).is_whole());
 }
+
+/// Content that lies in two packs, and the newer one is lost: it is stored again, for readers go to the
+/// newest place; and a prune that would take the older one is refused as long as that is not so.
+#[test]
+fn st_11_a_lost_copy_is_mended_though_an_older_one_is_there() {
+    let mut world = World::new();
+    let content = noise(1, 6 << 20);
+    world.write("one", &content);
+    backup(&world);
+    let older = world.packs();
+    let apart = world.dir.path().join("apart");
+    fs::create_dir(&apart).expect("makes");
+    fs::write(apart.join("two"), &content).expect("writes");
+    let rules = sr_client::Rules { no_dedup_across: true, ..Default::default() };
+    client(&world).add_folder_with(&apart, &rules).expect("adds");
+    client(&world).backup(Some(&apart), &Progress::default()).expect("backs up");
+    let newer = world.packs().into_iter().find(|pack| !older.contains(pack)).expect("a pack");
+    world.tamper(|_| fs::remove_file(&newer).expect("removes"));
+    // Nothing may go as long as what is needed is lost.
+    let ids: Vec<String> = world.snapshots().iter().map(|s| s.id.to_string()).collect();
+    let refused = client(&world).prune(false, &Progress::default());
+    assert!(matches!(refused, Err(ClientError::Misbehaviour(_))), "{refused:?}");
+    // The other folder has the content; the tree of this one is in no other.
+    let mut ours = client(&world);
+    ours.backup(Some(&world.folder()), &Progress::default()).expect("backs up");
+    drop(ours);
+    restored_is(&world, &ids[0], &world.folder());
+    let mut ours = client(&world);
+    ours.backup(None, &Progress::default()).expect("backs up");
+    assert_eq!((ours.lost_packs(), ours.unmended()), (0, 0));
+    drop(ours);
+    for id in &ids {
+        let target = world.dir.path().join(id);
+        let restored = client(&world)
+            .restore(id, None, &Target::Folder(target), &Progress::default())
+            .expect("restores")
+            .1;
+        assert_eq!((restored.refused, restored.failed), (vec![], vec![]));
+    }
+    days(&world, 1);
+    is_clean(&world);
+}
+
+/// A pin made after somebody's mark, and a mark in this device's name that it never made.
+#[test]
+fn st_12_pinned_ones_and_forged_marks_stay() {
+    let world = World::new();
+    let (first, before, second) = two_snapshots(&world);
+    drop(world.link("stolen"));
+    let mut theirs = Client::open(&world.other("stolen"), clock()).expect("opens");
+    theirs.forget(&[first.clone(), second.clone()]).expect("marks");
+    drop(theirs);
+    let mut ours = client(&world);
+    ours.backup(None, &Progress::default()).expect("backs up");
+    assert_eq!(ours.marked_by_others(), 2);
+    ours.tag(std::slice::from_ref(&first), sr_client::PINNED, true).expect("pins");
+    assert_eq!(ours.forgotten().expect("lists").len(), 1, "a pin takes the mark away");
+    // What this device marked and does not know of was not marked by it.
+    ours.forget(std::slice::from_ref(&second)).expect("marks");
+    ours.unforget(std::slice::from_ref(&second)).expect("undoes");
+    ours.forget(std::slice::from_ref(&second)).expect("marks");
+    drop(ours);
+    let database = rusqlite::Connection::open(world.profile().join("state.db")).expect("opens");
+    database.execute("DELETE FROM state WHERE key = 'delay'", []).expect("forgets");
+    drop(database);
+    days(&world, 4);
+    let report = prune(&world);
+    assert_eq!((report.unmarked, report.snapshots), (1, 0), "{report:?}");
+    backup(&world);
+    restored_is(&world, &first, &before);
+}
+
+/// What no device could read is not stored: no tag too many.
+#[test]
+fn a_snapshot_has_no_tags_too_many() {
+    let world = World::new();
+    world.write("a", "a");
+    let first = backup(&world);
+    let mut ours = client(&world);
+    let mut added = 0;
+    let refused = loop {
+        match ours.tag(std::slice::from_ref(&first), &format!("tag {added}"), true) {
+            Ok(_) => added += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, ClientError::Tag) && added == 64, "{added}: {refused:?}");
+    assert_eq!(ours.snapshots().expect("lists")[0].tags.len(), 64);
+    let many: Vec<String> = (0..65).map(|n| n.to_string()).collect();
+    assert!(matches!(ours.set_tags(&many), Err(ClientError::Tag)));
+}
