@@ -10,7 +10,7 @@ use std::{
 
 use sr_vault::{
     ChunkId, ChunkIds, Chunker,
-    block::{BlockBuilder, Compression, Compressor, Kind},
+    block::{Compression, Compressor},
     head::NewHead,
     index::{ChunkIndex, IndexPack},
     manifest::{IndexRef, Listed, Manifest, Snapshot},
@@ -28,7 +28,7 @@ use crate::{
     remote::{Remote, os_rng},
     sink::{Adopted, Finished, Sink, UPLOADERS, upload},
     view::{Cache, For, View},
-    walk::{Tools, stopped, walk},
+    walk::{Tools, Trees, stopped, walk},
 };
 
 /// A file that changed this recently may change again within one tick of its clock, unseen.
@@ -376,23 +376,15 @@ impl Run<'_> {
         };
         let file = Content::File { size: len, chunks, holes: Vec::new() };
         let bytes = tree::to_bytes([&node(name, 0o600, file)]);
-        let (mut block, mut chunks) = (BlockBuilder::default(), Vec::new());
-        let mut compressor = compressor(Compression::Default)?;
+        let (mut trees, mut chunks) = (Trees::new()?, Vec::new());
         for chunk in chunker.chunks(&bytes) {
             let id = ids.tree(chunk);
             chunks.push(id);
-            if !sink.claim(id) {
-                continue;
+            if sink.claim(id) {
+                trees.push(sink, id, chunk).map_err(stopped)?;
             }
-            if !block.has_room(chunk.len()) {
-                sink.add(Kind::Tree, &block.compress(&mut compressor)).map_err(stopped)?;
-                block.clear();
-            }
-            block.push(id, chunk);
         }
-        if !block.is_empty() {
-            sink.add(Kind::Tree, &block.compress(&mut compressor)).map_err(stopped)?;
-        }
+        trees.flush(sink).map_err(stopped)?;
         let snapshot = Snapshot {
             time_s: self.now_s,
             number: self.next_number,

@@ -120,40 +120,17 @@ impl Delay {
 mod tests {
     use super::*;
     use sr_keys::VaultKeys;
-    use sr_vault::{
-        manifest::Snapshot,
-        tree::{Content, Node},
-    };
     use sr_wire::DeviceId;
 
     const DELAY_S: u64 = 3 * DAY_S;
     const START_S: u64 = 20_000 * DAY_S;
 
+    /// The vector with one snapshot, marked.
     fn manifest() -> Manifest {
-        let root = Node {
-            name: vec![].into(),
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime_s: 0,
-            mtime_ns: 0,
-            links: None,
-            attributes: vec![],
-            content: Content::Folder { chunks: vec![] },
-        };
-        let mut listed = Listed::new(Snapshot {
-            time_s: 1,
-            number: 0,
-            by: DeviceId([1; 32]),
-            device: vec![].into(),
-            path: vec![].into(),
-            files: 0,
-            bytes: 0,
-            skipped: 0,
-            root,
-        });
-        listed.forgotten = Some(Forgotten { by: DeviceId([2; 32]), time_s: 1 });
-        Manifest { snapshots: vec![listed], ..Manifest::default() }
+        let vector = include_bytes!("../../../spec/vectors/manifest/valid/one-snapshot");
+        let mut manifest = Manifest::parse(vector).expect("is valid");
+        manifest.snapshots[0].forgotten = Some(Forgotten { by: DeviceId([2; 32]), time_s: 1 });
+        manifest
     }
 
     /// Counts at each `(clock, uptime)`, in days from the start, and returns what is left then.

@@ -100,10 +100,7 @@ pub(crate) fn walk(
                 skipped: Vec::new(),
             },
         }),
-        trees: Mutex::new(Trees {
-            block: BlockBuilder::default(),
-            compressor: compressor(Compression::Default)?,
-        }),
+        trees: Mutex::new(Trees::new()?),
         room: Condvar::new(),
     };
     walk.run().map_err(|error| match error {
@@ -456,12 +453,7 @@ impl Walk<'_> {
     }
 
     fn store_tree(&self, id: ChunkId, chunk: &[u8]) -> Result<(), ClientError> {
-        let mut trees = lock(&self.trees);
-        if !trees.block.has_room(chunk.len()) {
-            trees.flush(self.tools.sink).map_err(stopped)?;
-        }
-        trees.block.push(id, chunk);
-        Ok(())
+        lock(&self.trees).push(self.tools.sink, id, chunk).map_err(stopped)
     }
 
     fn number(&self) -> usize {
@@ -476,13 +468,31 @@ impl Walk<'_> {
 }
 
 /// Trees that wait for more in their block.
-struct Trees {
+pub(crate) struct Trees {
     block: BlockBuilder,
     compressor: Compressor,
 }
 
 impl Trees {
-    fn flush(&mut self, sink: &Sink<'_>) -> Result<(), Stopped> {
+    pub(crate) fn new() -> Result<Self, ClientError> {
+        let compressor = compressor(Compression::Default)?;
+        Ok(Self { block: BlockBuilder::default(), compressor })
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        sink: &Sink<'_>,
+        id: ChunkId,
+        chunk: &[u8],
+    ) -> Result<(), Stopped> {
+        if !self.block.has_room(chunk.len()) {
+            self.flush(sink)?;
+        }
+        self.block.push(id, chunk);
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self, sink: &Sink<'_>) -> Result<(), Stopped> {
         if self.block.is_empty() {
             return Ok(());
         }

@@ -156,38 +156,18 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        manifest::{Forgotten, Snapshot},
-        tree::{Content, Node},
-    };
+    use crate::manifest::{Forgotten, Manifest};
 
     const DAY: u64 = 86_400;
     /// 2026-01-01, a Thursday.
     const NEW_YEAR: u64 = 1_767_225_600;
 
+    /// The snapshot of the vector, by this device at this time.
     fn listed(by: u8, time_s: u64) -> Listed {
-        let root = Node {
-            name: vec![].into(),
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime_s: 0,
-            mtime_ns: 0,
-            links: None,
-            attributes: vec![],
-            content: Content::Folder { chunks: vec![] },
-        };
-        Listed::new(Snapshot {
-            time_s,
-            number: 0,
-            by: DeviceId([by; 32]),
-            device: b"laptop".to_vec().into(),
-            path: b"/home".to_vec().into(),
-            files: 0,
-            bytes: 0,
-            skipped: 0,
-            root,
-        })
+        let vector = include_bytes!("../../../spec/vectors/manifest/valid/one-snapshot");
+        let mut listed = Manifest::parse(vector).expect("is valid").snapshots.remove(0);
+        (listed.snapshot.by, listed.snapshot.time_s) = (DeviceId([by; 32]), time_s);
+        listed
     }
 
     fn kept(keep: &Keep, times: &[u64], now_s: u64) -> Vec<u64> {

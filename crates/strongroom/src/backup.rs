@@ -227,8 +227,12 @@ fn whole_text(report: &VerifyReport) -> String {
         n => format!("All {} snapshots", count(n)),
     };
     let before = match report.all_read_s {
-        Some(when_s) => format!("All content of that day was read last on {}.", time(when_s)),
-        None => "All of it was never read yet on this device: `--read-data` does that.".into(),
+        Some(when_s) => {
+            format!("On {} all content that there was then was read.", time(when_s))
+        }
+        None => {
+            "This device has never read all of it back: strongroom backup verify --read-data".into()
+        }
     };
     let mut text = if report.packs_read == 0 {
         format!(
@@ -244,7 +248,7 @@ fn whole_text(report: &VerifyReport) -> String {
         format!(
             "{snapshots} can be had back, as far as was looked: the lists are whole, and {:.0} % of the \
              content, drawn by lot, was read again just now. Had the server lost or changed 1 object in \
-             100, this had found it with a probability of {:.0} %. {before}",
+             100, this would have found it with a probability of {:.0} %. {before}",
             100.0 * ratio(report.bytes_read, report.bytes),
             // Never rounded up to certainty.
             (100.0 * report.probability(100)).min(99.0),

@@ -216,6 +216,37 @@ fn st_12_what_a_thief_has_pruned_is_had_back() {
     is_clean(&world);
 }
 
+/// ST-12: a thief who has pruned puts more heads on top, and the manifest of one of them is not there.
+#[test]
+fn st_12_a_missing_manifest_on_the_way_stops_no_undelete() {
+    let mut world = World::new();
+    let (first, before, second) = two_snapshots(&world);
+    drop(world.link("stolen"));
+    let open = |day| {
+        let late: sr_client::Clock = Arc::new(move || clock()() + day * DAY_S);
+        let mut theirs = Client::open(&world.other("stolen"), late).expect("opens");
+        theirs.set_uptime(Arc::new(|| None));
+        theirs
+    };
+    open(0).forget(&[first.clone(), second]).expect("marks");
+    for day in 1..=4 {
+        open(day).prune(false, &Progress::default()).expect("prunes");
+    }
+    let stream = |name| {
+        open(5).backup_stream(name, &mut &b"x"[..], &Progress::default()).expect("backs up");
+    };
+    stream("one");
+    let insider = world.insider();
+    let head = sr_vault::head::open(&world.stored_head(), &insider.vault, &insider.account);
+    let missing = head.expect("opens").manifest.to_string();
+    stream("two");
+    let pack = world.packs().into_iter().find(|pack| pack.ends_with(&missing)).expect("is there");
+    world.tamper(|_| fs::remove_file(pack).expect("removes"));
+    let back = client(&world).undelete().expect("comes back");
+    assert_eq!(back.snapshots, 2);
+    restored_is(&world, &first, &before);
+}
+
 /// ST-12: what a device marked does not go any more once it was taken out.
 #[test]
 fn st_12_the_marks_of_a_device_that_was_taken_out_count_no_more() {
