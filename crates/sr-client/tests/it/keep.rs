@@ -480,3 +480,20 @@ fn a_snapshot_has_no_tags_too_many() {
     let many: Vec<String> = (0..65).map(|n| n.to_string()).collect();
     assert!(matches!(ours.set_tags(&many), Err(ClientError::Tag)));
 }
+
+/// ST-16: as long as a snapshot needs what the server has lost, nothing is pruned.
+#[test]
+fn st_16_a_prune_with_needed_content_lost_is_refused() {
+    let mut world = World::new();
+    world.write("big", noise(1, 20 << 20));
+    backup(&world);
+    let biggest = world.packs().remove(0);
+    world.tamper(|_| fs::remove_file(&biggest).expect("removes"));
+    let refused = client(&world).prune(true, &Progress::default());
+    let missing = ClientError::Misbehaviour(Misbehaviour::PackMissing);
+    assert_eq!(refused.expect_err("refuses").to_string(), missing.to_string());
+    // It is remembered, and the next backup mends it.
+    backup(&world);
+    prune(&world);
+    restored_is(&world, "latest", &world.folder());
+}
