@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sr_client::{Client, Clock, Linking};
+use sr_client::{Client, Clock, DeviceKind, Linking};
 use sr_keys::{Actor, DeviceKeys, KeyBlock, begin};
 use sr_server::{DataDir, Server, TlsListener, add_invite};
 use sr_store::Caps;
@@ -67,7 +67,7 @@ fn life(dir: &Path, address: &str) -> [Duration; 3] {
     let joined = began.elapsed();
 
     let began = Instant::now();
-    let mut linking = Linking::begin(address, clock()).expect("begins");
+    let mut linking = Linking::begin(address, DeviceKind::Full, clock()).expect("begins");
     let code = linking.code();
     let own = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let (send, receive) = std::sync::mpsc::channel::<Vec<String>>();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sr_keys::{AccountKeys, Act, Actor, DeviceKeys, VaultKeys};
-use sr_trust::{Account, Block, Verified};
+use sr_keys::{AccountKeys, Act, Actor, DeviceKeys, Granted, Removal, VaultKeys};
+use sr_trust::{Account, Block, Device, Verified};
 use sr_wire::{
-    AccountId, Misbehaviour, VLBytes, VOUCHERS_PER_INVITE,
+    AccountId, DeviceId, Misbehaviour, SpaceId, VLBytes, VOUCHERS_PER_INVITE, VaultId,
     api::{AccountAppend, EnvelopePut, ErrorCode},
     decode, limits, voucher,
 };
@@ -18,25 +18,136 @@ use crate::{ClientError, Clock, profile::Profile, remote::Remote};
 pub(crate) struct Keys {
     pub(crate) device: Arc<DeviceKeys>,
     pub(crate) account: Verified<Account>,
-    pub(crate) secrets: AccountKeys,
-    /// The vault that the account's devices back up to.
+    opened: Opened,
+    which: Which,
+    /// The vault that is worked with: the one that the account's full devices share, or a limited
+    /// device's.
     pub(crate) vault: VaultKeys,
-    pub(crate) root: VaultKeys,
+}
+
+/// What this device could open of the key block.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Full(FullKeys),
+    Limited(Granted),
+}
+
+#[derive(Debug)]
+pub(crate) struct FullKeys {
+    secrets: AccountKeys,
+    root: VaultKeys,
+}
+
+impl Opened {
+    pub(crate) fn full(secrets: AccountKeys) -> Self {
+        let root = secrets.root_space();
+        Self::Full(FullKeys { secrets, root })
+    }
+
+    fn duplicate(&self) -> Self {
+        match self {
+            Self::Full(keys) => Self::full(keys.secrets.duplicate()),
+            Self::Limited(granted) => {
+                let (vault, removals) = (granted.vault.duplicate(), granted.removals.clone());
+                Self::Limited(Granted { vault, removals })
+            }
+        }
+    }
+}
+
+/// Which vault is worked with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Which {
+    /// The one that the root record lists.
+    pub(crate) shared: Option<(VaultId, SpaceId)>,
+    /// That of a limited device.
+    pub(crate) of: Option<DeviceId>,
 }
 
 impl Keys {
-    /// Returns who acts on the account at `time_s`.
-    pub(crate) fn actor(&self, time_s: u64) -> Actor<'_> {
-        Actor { account: &self.account, keys: &self.secrets, time_s }
+    pub(crate) fn new(
+        device: Arc<DeviceKeys>,
+        account: Verified<Account>,
+        opened: Opened,
+        which: Which,
+    ) -> Arc<Self> {
+        let vault = match (&opened, which.of, which.shared) {
+            (Opened::Limited(granted), ..) => granted.vault.duplicate(),
+            (Opened::Full(keys), Some(of), _) => keys.secrets.limited_vault(of),
+            (Opened::Full(keys), None, Some((vault, space))) => keys.secrets.vault(vault, space),
+            // None is listed yet.
+            (Opened::Full(keys), None, None) => keys.root.duplicate(),
+        };
+        Arc::new(Self { device, account, opened, which, vault })
     }
 
-    /// Returns the account's spaces, each with its connection.
-    pub(crate) fn spaces<'a>(
-        &'a self,
-        root: &'a Remote,
-        vault: &'a Remote,
-    ) -> [(&'a VaultKeys, &'a Remote); 2] {
-        [(&self.root, root), (&self.vault, vault)]
+    /// Returns the same on an account that has moved on without another key block.
+    pub(crate) fn on(&self, account: Verified<Account>) -> Arc<Self> {
+        Self::new(Arc::clone(&self.device), account, self.opened.duplicate(), self.which)
+    }
+
+    /// Returns the same with what was opened of a newer key block.
+    pub(crate) fn with(&self, account: Verified<Account>, opened: Opened) -> Arc<Self> {
+        Self::new(Arc::clone(&self.device), account, opened, self.which)
+    }
+
+    /// Returns the same, of which another vault is worked with.
+    pub(crate) fn choose(&self, change: impl FnOnce(&mut Which)) -> Arc<Self> {
+        let (account, mut which) = (self.account.clone(), self.which);
+        change(&mut which);
+        Self::new(Arc::clone(&self.device), account, self.opened.duplicate(), which)
+    }
+
+    /// Returns the limited device whose vault is worked with by a full one.
+    pub(crate) fn of(&self) -> Option<DeviceId> {
+        self.which.of
+    }
+
+    /// Returns whether this device may only add to its own vault.
+    pub(crate) fn is_limited(&self) -> bool {
+        matches!(self.opened, Opened::Limited(_))
+    }
+
+    /// Returns the account's secrets.
+    ///
+    /// **Errors** [`ClientError::Limited`] on a limited device, as for all that needs them.
+    pub(crate) fn secrets(&self) -> Result<&AccountKeys, ClientError> {
+        self.full().map(|keys| &keys.secrets)
+    }
+
+    /// Returns the keys of the root space.
+    pub(crate) fn root(&self) -> Result<&VaultKeys, ClientError> {
+        self.full().map(|keys| &keys.root)
+    }
+
+    fn full(&self) -> Result<&FullKeys, ClientError> {
+        match &self.opened {
+            Opened::Full(keys) => Ok(keys),
+            Opened::Limited(_) => Err(ClientError::Limited),
+        }
+    }
+
+    /// Returns the heads at which devices were removed.
+    pub(crate) fn removals(&self) -> &[Removal] {
+        match &self.opened {
+            Opened::Full(keys) => keys.secrets.removals(),
+            Opened::Limited(granted) => &granted.removals,
+        }
+    }
+
+    /// Returns who acts on the account at `time_s`.
+    pub(crate) fn actor(&self, time_s: u64) -> Result<Actor<'_>, ClientError> {
+        Ok(Actor { account: &self.account, keys: self.secrets()?, time_s })
+    }
+
+    /// Returns the account's vaults: the shared one, if it is known, and those of all limited devices
+    /// that ever were.
+    pub(crate) fn vaults(&self) -> Result<Vec<VaultKeys>, ClientError> {
+        let secrets = self.secrets()?;
+        let shared = self.which.shared.map(|(vault, space)| secrets.vault(vault, space));
+        let limited = self.account.devices().iter().filter(|device| !device.is_full());
+        let limited = limited.map(|device| secrets.limited_vault(device.id));
+        Ok(shared.into_iter().chain(limited).collect())
     }
 }
 
@@ -230,13 +341,13 @@ fn fetch(
     let is_newest = waiting.is_none();
     let changed = account.key().key_block != key_block_now;
     let mine = may_read(profile, &account);
-    let secrets = match (changed && mine, is_newest) {
+    let opened = match (changed && mine, is_newest) {
         (true, true) => Some(open_key_block(profile, &account, &key_block)?),
         // The key block of a state in the middle is not kept by the server: wait for the rest.
         (true, false) => return Ok(waiting),
         (false, _) => None,
     };
-    profile.take_blocks(account, &taken, secrets.map(|secrets| (key_block, secrets)))?;
+    profile.take_blocks(account, &taken, opened.map(|opened| (key_block, opened)))?;
     Ok(waiting)
 }
 
@@ -244,14 +355,19 @@ fn open_key_block(
     profile: &Profile,
     account: &Verified<Account>,
     key_block: &[u8],
-) -> Result<AccountKeys, ClientError> {
+) -> Result<Opened, ClientError> {
     let (device, kit) = (&profile.keys.device, profile.kept());
     Ok(crate::profile::open_key_block(key_block, account, device, kit.as_ref())?)
 }
 
+/// Returns whether a device is a limited one, as long as it is live.
+pub(crate) fn is_limited(account: &Account, device: DeviceId) -> bool {
+    account.device(device).is_some_and(|device| device.is_live() && !device.is_full())
+}
+
 /// A live device, or one that was restored from the kit or by the contacts in force.
 fn may_read(profile: &Profile, account: &Verified<Account>) -> bool {
-    account.is_full(profile.keys.device.id())
+    account.device(profile.keys.device.id()).is_some_and(Device::is_live)
         || profile.kept().is_some_and(|kept| kept.is_in(account.policy()))
 }
 
@@ -282,17 +398,4 @@ pub(crate) fn first_view(
     let is_in = |(seq, hash)| account.block_hash(seq) == Some(hash);
     Misbehaviour::ChainNotAsPromised.refuse_if(!promised.is_none_or(is_in))?;
     Ok(FirstView { account, blocks, key_block })
-}
-
-/// Returns the keys of the vault that an account's devices back up to.
-pub(crate) fn keys_of(
-    device: Arc<DeviceKeys>,
-    account: Verified<Account>,
-    secrets: AccountKeys,
-    vault: Option<(sr_wire::VaultId, sr_wire::SpaceId)>,
-) -> Arc<Keys> {
-    let root = secrets.root_space();
-    let (vault, space) = vault.unwrap_or((root.vault(), root.space()));
-    let vault = secrets.vault(vault, space);
-    Arc::new(Keys { device, account, secrets, vault, root })
 }

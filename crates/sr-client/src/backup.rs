@@ -11,15 +11,16 @@ use std::{
 use sr_vault::{
     ChunkId, ChunkIds, Chunker,
     block::{Compression, Compressor},
-    head::NewHead,
+    head::{ADDS_MAX, NewHead},
     index::{ChunkIndex, IndexPack},
-    manifest::{IndexRef, Listed, Manifest, Snapshot},
+    manifest::{Elements, IndexRef, Listed, Manifest, Snapshot},
     tree::{self, Content, Node},
 };
 use sr_wire::{DeviceId, PackId, SnapshotId};
 
 use crate::{
     ClientError, Clock, Folder,
+    account::Keys,
     cache::{NewCache, OldCache},
     file::{FileReader, ReadFailed},
     heads::{self, Sent},
@@ -208,6 +209,7 @@ pub(crate) fn run(
             index_set: finished.manifest.index_set(),
             manifest: finished.pack,
             time_s: clock(),
+            adds: adds(&keys, &base, &finished.manifest)?,
         }
         .seal(&keys.vault, &keys.account, &keys.device.signing(), &mut os_rng());
         if heads::swap(profile, remote, &keys.vault, &head)? == Sent::Accepted {
@@ -238,6 +240,15 @@ pub(crate) fn run(
     }
     cache.keep_only(&finished.manifest, finished.pack);
     Ok(Ran { reports, manifest: finished.manifest, lost, unmended })
+}
+
+/// Returns what the head of a limited device has to say that it adds.
+fn adds(keys: &Keys, before: &Manifest, after: &Manifest) -> Result<Elements, ClientError> {
+    if !keys.is_limited() {
+        return Ok(Elements::default());
+    }
+    let adds = after.adds_to(before).filter(|adds| adds.count() <= ADDS_MAX);
+    adds.ok_or(ClientError::LimitedTooMuch)
 }
 
 /// Returns what a run has added to `before`.

@@ -10,16 +10,14 @@ use std::{
     time::Duration,
 };
 
-use sr_keys::{DeviceKeys, KitNote, Owner, VaultKeys};
+use sr_keys::{DeviceKeys, KitNote};
 use sr_trust::{Block, DELAY_DEFAULT_S, Verified};
 use sr_vault::{
     ChunkIds,
     block::Compression,
     manifest::{Forgotten, Listed, Manifest, Snapshot, TAGS_MAX},
 };
-use sr_wire::{
-    Invite, Misbehaviour, Right, SnapshotId, VLBytes, VOUCHERS_PER_INVITE, api::ErrorCode, voucher,
-};
+use sr_wire::{Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode};
 
 use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, ReadData, RestoreReport, Target,
@@ -95,6 +93,8 @@ pub struct Status {
     pub name: Option<String>,
     /// Name of this device.
     pub device: String,
+    /// Whether it is append-only.
+    pub is_limited: bool,
     /// The key file, without which nothing can be had back.
     pub key_file: PathBuf,
     /// The account.
@@ -251,7 +251,11 @@ impl Client {
     fn refresh_once(&mut self) -> Result<(), ClientError> {
         self.profile.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
         let keys = Arc::clone(&self.profile.keys);
-        self.make_space(&keys.root, &self.root_remote)?;
+        if keys.is_limited() {
+            // Full devices make its space and give it other keys.
+            return self.profile.set_space_generation(keys.vault.space(), keys.vault.generation());
+        }
+        self.make_space(keys.root()?, &self.root_remote)?;
         if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
             // A device that does not count writes no record.
             self.require_full()?;
@@ -262,8 +266,7 @@ impl Client {
                 record.set_name(device, &name);
             })?;
         }
-        let keys = Arc::clone(&self.profile.keys);
-        self.make_space(&keys.vault, &self.remote)
+        self.make_vaults()
     }
 
     /// Does what needs the account as it is now; once more if the account moved on meanwhile.
@@ -426,7 +429,7 @@ impl Client {
         what: What<'_>,
         progress: &Progress,
     ) -> Result<Vec<BackupReport>, ClientError> {
-        self.require_full()?;
+        self.require_writer()?;
         let (compression, automatic) = (self.compression, self.automatic);
         let how = backup::How { compression, automatic, tags: self.tags.clone() };
         let (profile, remote) = (&mut self.profile, &self.remote);
@@ -537,6 +540,7 @@ impl Client {
             unreachable: None,
             name: self.profile.name()?,
             device: String::from_utf8_lossy(&self.profile.device_name()?).into_owned(),
+            is_limited: self.is_limited(),
             key_file: self.profile.key_file(),
             account: self.profile.keys.account.id(),
             account_seq: 0,
@@ -561,8 +565,10 @@ impl Client {
         };
         status.server_name = Some(card.short_name());
         let (_, _, view) = self.view(For::Reading)?;
-        // What other devices have noted since.
-        self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
+        if !self.is_limited() {
+            // What other devices have noted since.
+            self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
+        }
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);
@@ -593,54 +599,6 @@ impl Client {
             Ok((keys, ids, view))
         })
     }
-
-    /// Makes a space on the server with a voucher of the invite, unless that was done, and gives it
-    /// the keys of the newest generation, unless it has them.
-    pub(crate) fn make_space(&self, keys: &VaultKeys, remote: &Remote) -> Result<(), ClientError> {
-        let (space, newest) = (keys.space(), keys.generation());
-        match self.profile.space_generation(space)? {
-            Some(generation) if generation == newest => return Ok(()),
-            // Others have rotated it further than this device knows yet.
-            Some(_) if self.profile.waiting.is_some() => return Ok(()),
-            None => {
-                let token = self.profile.invite()?.token;
-                // Voucher 0 has paid for the account; it is not shown where a space is asked for.
-                let vouchers: Vec<_> =
-                    (1..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
-                remote.create_space(keys, &vouchers)?;
-            }
-            // Which of the earlier generations it has is not known after an interruption.
-            Some(_) => {
-                let owner = self.profile.kept().and_then(|kept| kept.owner());
-                rotate(keys, remote, owner.as_ref())?;
-            }
-        }
-        self.profile.set_space_generation(space, newest)
-    }
-}
-
-/// Gives a space the keys of the newest generation, by the key that it has: one of an earlier
-/// generation, or the owner's.
-fn rotate(keys: &VaultKeys, remote: &Remote, owner: Option<&Owner>) -> Result<(), ClientError> {
-    let prune = (1..keys.generation()).rev().filter_map(|old| {
-        let key = keys.capability_of(old, Right::Prune)?;
-        Some((Right::Prune, key, [0; 32]))
-    });
-    let owner = owner.map(|owner| {
-        let key = owner.capability(keys.space());
-        let public = key.public_key();
-        (Right::Owner, key, public)
-    });
-    let mut refused = Ok(());
-    for (by, key, owner) in prune.chain(owner) {
-        match remote.rotate(keys, owner, (by, &key)) {
-            Err(error @ ClientError::ServerRefused(ErrorCode::RightRefused)) => {
-                refused = Err(error);
-            }
-            done => return done,
-        }
-    }
-    refused
 }
 
 /// Returns what a new account's first profile begins with.

@@ -37,7 +37,7 @@ impl Client {
     pub fn contact_card(&mut self) -> Result<ContactCard, ClientError> {
         self.refresh()?;
         let keys = &self.profile.keys;
-        Ok(ContactCard::of(keys.account.id(), &keys.secrets))
+        Ok(ContactCard::of(keys.account.id(), keys.secrets()?))
     }
 
     /// Makes `need` of these contacts able to bring the account back together, in place of those before.
@@ -227,7 +227,7 @@ impl Client {
     fn set_policy(&mut self, kit: &Kit, policy: Policy) -> Result<(), ClientError> {
         self.require_kit(kit)?;
         let keys = Arc::clone(&self.profile.keys);
-        let (actor, kit) = (keys.actor((self.clock)()), kit.keys());
+        let (actor, kit) = (keys.actor((self.clock)())?, kit.keys());
         let act = actor.set_recovery(&keys.device, Some(&kit), policy, &mut os_rng());
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
@@ -250,7 +250,7 @@ impl Client {
     }
 
     fn open_share(&self, text: &str) -> Result<Share, ClientError> {
-        self.profile.keys.secrets.open_share(text).map_err(|_| ClientError::ContactText)
+        self.profile.keys.secrets()?.open_share(text).map_err(|_| ClientError::ContactText)
     }
 }
 

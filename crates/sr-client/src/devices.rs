@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sr_keys::Anchor;
+use sr_keys::{Anchor, RootRecord};
 use sr_trust::Role;
 use sr_wire::DeviceId;
 
@@ -26,6 +26,8 @@ pub struct DeviceEntry {
     pub name: Option<String>,
     /// Whether it is this one.
     pub is_this: bool,
+    /// Whether it may only add to a vault of its own.
+    pub is_limited: bool,
     /// The block that added it.
     pub added: u64,
     /// The block that took it out.
@@ -79,13 +81,20 @@ impl Client {
     /// **Errors** those of reading the account and the root space.
     pub fn devices(&mut self) -> Result<Vec<DeviceEntry>, ClientError> {
         self.fresh(|client| {
-            let record = root::read(&mut client.profile, &client.root_remote)?;
+            let mut record = RootRecord::default();
+            if !client.is_limited() {
+                record = root::read(&mut client.profile, &client.root_remote)?;
+            }
+            let own_name = client.profile.device_name()?;
             let keys = &client.profile.keys;
             let this = keys.device.id();
+            let own_name =
+                |id| (id == this).then(|| String::from_utf8_lossy(&own_name).into_owned());
             let entry = |device: &sr_trust::Device| DeviceEntry {
                 id: device.id,
-                name: record.name(device.id),
+                name: record.name(device.id).or_else(|| own_name(device.id)),
                 is_this: device.id == this,
+                is_limited: !device.is_full(),
                 added: device.added,
                 removed: device.removed.map(|(seq, _)| seq),
             };
@@ -137,7 +146,10 @@ impl Client {
         if device.removed.is_some() {
             return Err(ClientError::NotFound(format!("live device {which}")));
         }
-        let snapshots = self.snapshots()?;
+        let snapshots = match device.is_limited {
+            true => self.in_vault_of(device.id, Self::snapshots)?,
+            false => self.snapshots()?,
+        };
         unless_overtaken(|| self.try_revoke(device.id))?;
         // The rights of every space, now or at the next command.
         self.refresh()?;
@@ -151,7 +163,7 @@ impl Client {
     fn try_revoke(&mut self, device: DeviceId) -> Result<(), ClientError> {
         let anchors = self.fresh(Client::anchors)?;
         let keys = Arc::clone(&self.profile.keys);
-        let (actor, mut rng) = (keys.actor((self.clock)()), os_rng());
+        let (actor, mut rng) = (keys.actor((self.clock)())?, os_rng());
         let act = match (self.require_full(), self.profile.kept()) {
             (Ok(()), _) => actor.remove_device(&keys.device, device, anchors, &mut rng),
             // The kit takes out one device at once, and the next after the wait.
@@ -166,12 +178,12 @@ impl Client {
 
     /// Returns the heads of the account's spaces that this device accepts.
     pub(crate) fn anchors(&mut self) -> Result<Vec<Anchor>, ClientError> {
-        let keys = Arc::clone(&self.profile.keys);
         let mut anchors = Vec::new();
-        for (keys, remote) in keys.spaces(&self.root_remote, &self.remote) {
-            let place = heads::newest(&mut self.profile, remote, keys, false)?.place;
+        self.each_space(|profile, keys, remote| {
+            let place = heads::newest(profile, remote, keys, false)?.place;
             anchors.push(Anchor { space: keys.space(), seq: place.seq, hash: place.hash });
-        }
+            Ok(())
+        })?;
         Ok(anchors)
     }
 

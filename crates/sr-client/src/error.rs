@@ -99,6 +99,15 @@ pub enum ClientError {
         /// Unix seconds until when.
         until_s: u64,
     },
+    /// This device is append-only: it backs up, and reads its own backups.
+    #[error("this device is append-only")]
+    Limited,
+    /// A limited device backs up fewer folders in one run.
+    #[error("too much for one run of an append-only device")]
+    LimitedTooMuch,
+    /// What is meant is no append-only device of this account.
+    #[error("{0} is no append-only device of this account")]
+    NotLimited(String),
     /// Another run holds the profile.
     #[error("another strongroom run is using this profile")]
     Locked,

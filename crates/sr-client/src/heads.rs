@@ -1,7 +1,8 @@
 //! The newest head of a space: asked for, judged, followed, and swapped for the next.
 
 use sr_keys::VaultKeys;
-use sr_vault::head::{self, HeadPlace};
+use sr_trust::Device;
+use sr_vault::head::{self, Before, HeadPlace, Judged};
 use sr_wire::{
     Misbehaviour, SealedHead,
     api::{ErrorCode, HeadResponse},
@@ -9,9 +10,13 @@ use sr_wire::{
 
 use crate::{
     ClientError,
+    account::Keys,
     profile::{Accepted, Profile},
     remote::Remote,
 };
+
+/// So many earlier heads are asked for at once.
+const HEADS_AT_ONCE: u64 = 64;
 
 /// A space as far as this client accepts it.
 #[derive(Clone, Debug)]
@@ -116,7 +121,7 @@ fn send(
     let response = remote.swap_head(keys, head, profile.answer(space)?.as_ref())?;
     let shown = HeadPlace::of(response.head.as_ref());
     if shown.seq <= accepted.seq {
-        head::judge(accepted, space, profile.keys.secrets.removals(), shown)?;
+        head::judge(accepted, space, profile.keys.removals(), shown)?;
         // The server keeps the old head and gives no reason: it breaks the protocol. SR-016
         return Err(Misbehaviour::ResponseMalformed.into());
     }
@@ -137,7 +142,7 @@ fn accept(
 ) -> Result<(), ClientError> {
     let space = keys.space();
     let own = std::sync::Arc::clone(&profile.keys);
-    let removals = own.secrets.removals();
+    let removals = own.removals();
     let accepted = profile.accepted(space)?;
     let shown = HeadPlace::of(response.head.as_ref());
     let floor = accepted.tip.unwrap_or(HeadPlace::EMPTY);
@@ -146,17 +151,20 @@ fn accept(
     if !is_known && let Some(newest) = &response.head {
         // A device has signed its place: a server can't ask for a chain without end.
         head::open(newest, keys, &own.account)?;
-        let (before, chain) = chain_to(remote, keys, &accepted, newest, removals)?;
-        let counts =
-            head::follow(before, accepted.chain_seq, &chain, keys, &own.account, removals)?;
+        let (place, chain) = chain_to(remote, &own, keys, &accepted, newest)?;
+        let known = accepted.head.as_ref().map(|known| head::open(known, keys, &own.account));
+        let known = known.transpose()?;
+        let before = Before { place, chain_seq: accepted.chain_seq, head: known.as_ref() };
+        let judged = head::follow(before, &chain, keys, &own.account, removals)?;
+        if let Some(device) = judged.overreach {
+            profile.set_overreach(space, device)?;
+        }
         let chain_seq = match chain.last() {
             Some(tip) => head::open(tip, keys, &own.account)?.chain_seq,
             None => accepted.chain_seq,
         };
-        let counting = counts.and_then(|counts| {
-            chain.iter().find(|head| HeadPlace::of(Some(head)) == counts.place).cloned()
-        });
-        profile.set_accepted(space, shown, chain_seq, counting.or(accepted.head))?;
+        let counting = newest_counting(&judged, &chain).or(accepted.head);
+        profile.set_accepted(space, shown, chain_seq, counting)?;
         if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
             profile.clear_sent(space, true)?;
         }
@@ -170,7 +178,7 @@ fn accept(
 /// newest that does is looked for from the beginning.
 fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(), ClientError> {
     let own = std::sync::Arc::clone(&profile.keys);
-    let removals = own.secrets.removals();
+    let removals = own.removals();
     let accepted = profile.accepted(keys.space())?;
     let (Some(tip), Some(sealed)) = (accepted.tip, accepted.head) else { return Ok(()) };
     let opened = head::open(&sealed, keys, &own.account)?;
@@ -181,11 +189,14 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
     let chain = remote.heads(keys, 1, tip.seq)?;
     // SR-007: the heads must be the ones that were accepted.
     Misbehaviour::HeadForked.refuse_if(HeadPlace::of(chain.last()) != tip)?;
-    let counts = head::follow(HeadPlace::EMPTY, 0, &chain, keys, &own.account, removals)?;
-    let counting = counts.and_then(|counts| {
-        chain.iter().find(|head| HeadPlace::of(Some(head)) == counts.place).cloned()
-    });
+    let judged = head::follow(Before::NOTHING, &chain, keys, &own.account, removals)?;
+    let counting = newest_counting(&judged, &chain);
     profile.set_accepted(keys.space(), tip, accepted.chain_seq, counting)
+}
+
+fn newest_counting(judged: &Judged, chain: &[SealedHead]) -> Option<SealedHead> {
+    let newest = judged.counting.last()?;
+    chain.iter().find(|head| HeadPlace::of(Some(head)) == newest.place).cloned()
 }
 
 /// Returns the heads that lead to `newest`, and the place that they follow: what this client has
@@ -193,12 +204,13 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
 /// needs.
 fn chain_to(
     remote: &Remote,
+    own: &Keys,
     keys: &VaultKeys,
     accepted: &Accepted,
     newest: &SealedHead,
-    removals: &[sr_keys::Removal],
 ) -> Result<(HeadPlace, Vec<SealedHead>), ClientError> {
-    let anchored = removals
+    let anchored = own
+        .removals()
         .iter()
         .flat_map(|removal| &removal.anchors)
         .filter(|anchor| anchor.space == keys.space())
@@ -217,14 +229,43 @@ fn chain_to(
         chain = remote.heads(keys, from, newest.seq - 1)?;
     }
     chain.push(newest.clone());
+    if accepted.head.is_none() {
+        chain = down_to_full(remote, own, keys, chain)?;
+    }
     // SR-007: what was pinned is not there.
     if let (Some(tip), None) = (accepted.tip, &accepted.head) {
         let is_pinned = tip.seq == 0 || chain.iter().any(|head| HeadPlace::of(Some(head)) == tip);
         Misbehaviour::HeadForked.refuse_if(!is_pinned)?;
     }
-    let before = before.unwrap_or_else(|| {
+    let before = before.filter(|before| before.seq + 1 == chain[0].seq).unwrap_or_else(|| {
         let first = &chain[0];
         HeadPlace { seq: first.seq.saturating_sub(1), hash: first.previous }
     });
     Ok((before, chain))
+}
+
+/// What a limited device adds is judged by what was there before: back to a head by a full device that
+/// counts, or to the first.
+fn down_to_full(
+    remote: &Remote,
+    own: &Keys,
+    keys: &VaultKeys,
+    mut chain: Vec<SealedHead>,
+) -> Result<Vec<SealedHead>, ClientError> {
+    let is_base = |sealed: &SealedHead| -> Result<bool, ClientError> {
+        let head = head::open(sealed, keys, &own.account)?;
+        let place = HeadPlace::of(Some(sealed));
+        let is_full = own.account.device(head.signer).is_some_and(Device::is_full);
+        Ok(is_full && head::counts(&head, place, keys.space(), &own.account, own.removals()))
+    };
+    while chain[0].seq > 1 && !is_base(&chain[0])? {
+        let end = chain[0].seq - 1;
+        let mut earlier = remote.heads(keys, end.saturating_sub(HEADS_AT_ONCE - 1).max(1), end)?;
+        // SR-007: each answer leads further down, so that this ends.
+        let leads_down = earlier.first().is_some_and(|first| first.seq <= end);
+        Misbehaviour::HeadForked.refuse_if(!leads_down)?;
+        earlier.append(&mut chain);
+        chain = earlier;
+    }
+    Ok(chain)
 }

@@ -6,7 +6,7 @@ use sr_vault::{
     ChunkIds,
     head::{HeadPlace, NewHead},
     index::IndexPack,
-    manifest::{Forgotten, Listed, Manifest, PINNED, TAG_LEN_MAX, TAGS_MAX},
+    manifest::{Elements, Forgotten, Listed, Manifest, PINNED, TAG_LEN_MAX, TAGS_MAX},
     retention::{Keep, Reason},
 };
 
@@ -213,6 +213,7 @@ impl Client {
             index_set: finished.manifest.index_set(),
             manifest: finished.pack,
             time_s: (self.clock)(),
+            adds: Elements::default(),
         }
         .seal(&keys.vault, &keys.account, &keys.device.signing(), &mut os_rng());
         match heads::swap(&mut self.profile, &self.remote, &keys.vault, &head)? {

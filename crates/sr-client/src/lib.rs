@@ -37,6 +37,7 @@ mod root;
 mod scan;
 mod see;
 mod sink;
+mod spaces;
 mod verify;
 mod view;
 mod walk;
@@ -62,6 +63,7 @@ pub use recovery::{KitPage, Request, RequestKind};
 pub use restore::{RestoreReport, Target};
 pub use see::{Seen, SeenSpace};
 pub use sr_keys::{CodeError, ContactCard, HelpRequest, Kit, KitNote};
+pub use sr_trust::DeviceKind;
 pub use sr_vault::{
     block::Compression,
     manifest::{Forgotten, PINNED},

@@ -8,10 +8,13 @@ use std::{
 };
 
 use sr_crypto::Rng;
-use sr_keys::{DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
-use sr_trust::pop;
+use sr_keys::{
+    DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript, VaultKeys,
+};
+use sr_trust::{Device, DeviceKind, pop};
 use sr_wire::{
-    Card, Invite, Misbehaviour, VLBytes, api::ErrorCode, card_hash, decode, encode, limits,
+    Card, DeviceId, Invite, Misbehaviour, VLBytes, api::ErrorCode, card_hash, decode, encode,
+    limits,
 };
 use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -63,23 +66,32 @@ pub struct Linking {
 
 impl Linking {
     /// Begins on the new device, at the server of `address`, which is not believed before the words
-    /// are compared.
+    /// are compared. A limited device gets a vault of its own, to which it can only add.
     ///
     /// **Errors** [`ClientError::Unreachable`] and those of the network.
-    pub fn begin(address: &str, clock: Clock) -> Result<Self, ClientError> {
-        Self::begin_by(address, clock, &tls_dialer())
+    pub fn begin(address: &str, kind: DeviceKind, clock: Clock) -> Result<Self, ClientError> {
+        Self::begin_by(address, kind, clock, &tls_dialer())
     }
 
     /// As [`Linking::begin`], over another network than TLS.
     ///
     /// **Errors** as [`Linking::begin`].
-    pub fn begin_by(address: &str, clock: Clock, dialer: &MakeDialer) -> Result<Self, ClientError> {
+    pub fn begin_by(
+        address: &str,
+        kind: DeviceKind,
+        clock: Clock,
+        dialer: &MakeDialer,
+    ) -> Result<Self, ClientError> {
         let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
         let card = remote.card()?;
         let mut rng = os_rng();
         let (device, mut random) = (DeviceKeys::generate(&mut rng), [0; 32]);
         rng.fill_bytes(&mut random);
-        let opening = LinkOpening { random, device: device.info() };
+        let info = match kind {
+            DeviceKind::Full => device.info(),
+            DeviceKind::Limited => device.limited_info(),
+        };
+        let opening = LinkOpening { random, device: info };
         let code = LinkCode::random(&mut rng);
         remote.put_link(code.place(), COMMIT, encode(&opening.commit()))?;
         let address = address.to_owned();
@@ -148,7 +160,7 @@ impl Linking {
             account::first_view(&self.remote, answer.account, Some((answer.seq, answer.block)))?;
         // SR-029: the block that adds this device is a part of it.
         let is_in = view.account.block_hash(done.seq) == Some(done.block)
-            && view.account.is_full(self.device.id());
+            && view.account.device(self.device.id()).is_some_and(Device::is_live);
         Misbehaviour::ChainNotAsPromised.refuse_if(!is_in)?;
         let invite = Invite { address: self.address, card_hash: answer.card, token: [0; 16] };
         let owner = String::from_utf8_lossy(pins.name.as_slice()).into_owned();
@@ -171,7 +183,11 @@ impl Linking {
         adopt_spaces(&mut profile)?;
         let dial = self.remote.pinned(answer.card);
         let mut client = Client::new(profile, dial, self.clock);
-        client.adopt_record(device_name)?;
+        if client.is_limited() {
+            client.refresh()?;
+        } else {
+            client.adopt_record(device_name)?;
+        }
         Ok(client)
     }
 }
@@ -191,10 +207,24 @@ pub struct LinkOffer {
     pins: Pins,
 }
 
+impl LinkOffer {
+    /// Returns whether the new device is to be a limited one.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.transcript.device().kind == DeviceKind::Limited
+    }
+}
+
 impl Client {
     /// Sets how long this device waits for one that it links; ten minutes unless set.
     pub fn set_link_patience(&mut self, patience: Duration) {
         self.link_patience = patience;
+    }
+
+    /// Returns whether this device is a limited one.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.profile.keys.is_limited()
     }
 
     /// Begins on the old device, with the code that the new one shows.
@@ -213,8 +243,16 @@ impl Client {
         let keys = Arc::clone(&self.profile.keys);
         let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
         let mut pins = Pins { name, answers: Vec::new() };
-        for space in [keys.root.space(), keys.vault.space()] {
-            pins.answers.extend(self.profile.answer(space)?);
+        let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
+            Some(commit) => commit,
+            None => return Err(ClientError::LinkExpired),
+        };
+        // A limited device learns of no other space. Its own is new.
+        if commit.kind == DeviceKind::Full {
+            pins.answers.extend(self.profile.answer(keys.root()?.space())?);
+            for vault in keys.vaults()? {
+                pins.answers.extend(self.profile.answer(vault.space())?);
+            }
         }
         let mut random = [0; 32];
         os_rng().fill_bytes(&mut random);
@@ -225,10 +263,6 @@ impl Client {
             card: self.profile.invite()?.card_hash,
             random,
             pins: pins.hash(),
-        };
-        let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
-            Some(commit) => commit,
-            None => return Err(ClientError::LinkExpired),
         };
         match self.account_remote.put_link(code.place(), ANSWER, encode(&answer)) {
             // Somebody has answered this code before.
@@ -260,6 +294,9 @@ impl Client {
             return Err(ClientError::WrongWords);
         }
         self.profile.set_link_failures(0, 0)?;
+        if offer.is_limited() {
+            self.make_limited(offer.transcript.device().id())?;
+        }
         unless_overtaken(|| {
             let added = self.try_add(&offer);
             if matches!(added, Err(ClientError::Overtaken)) {
@@ -274,9 +311,21 @@ impl Client {
         Ok(offer.transcript.words_of_old())
     }
 
+    /// Makes the space of a limited device, which must be there when the device is in the account, and
+    /// gives it a name.
+    fn make_limited(&mut self, device: DeviceId) -> Result<(), ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        self.make_space(&keys.secrets()?.limited_vault(device), &self.remote.apart())?;
+        let name = format!("append-only-{}", &device.to_string()[1..5]);
+        root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
+            record.set_name(device, &name);
+        })?;
+        Ok(())
+    }
+
     fn try_add(&mut self, offer: &LinkOffer) -> Result<(), ClientError> {
         let keys = Arc::clone(&self.profile.keys);
-        let act = keys.actor((self.clock)()).add_device(
+        let act = keys.actor((self.clock)())?.add_device(
             &keys.device,
             offer.transcript.device(),
             offer.transcript.hash(),
@@ -290,7 +339,7 @@ impl Client {
     /// Reads the root record on a device that has just joined, and gives this device its name.
     pub(crate) fn adopt_record(&mut self, device_name: &str) -> Result<(), ClientError> {
         let keys = Arc::clone(&self.profile.keys);
-        self.make_space(&keys.root, &self.root_remote)?;
+        self.make_space(keys.root()?, &self.root_remote)?;
         let device = keys.device.id();
         root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
             record.set_name(device, device_name);
@@ -307,7 +356,7 @@ impl Client {
 
 /// Marks the root space as made by another device, of a generation that is not known.
 pub(crate) fn adopt_spaces(profile: &mut Profile) -> Result<(), ClientError> {
-    let root = profile.keys.root.space();
+    let Ok(root) = profile.keys.root().map(VaultKeys::space) else { return Ok(()) };
     profile.set_space_generation(root, 0)
 }
 

@@ -15,40 +15,49 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{FlockOperation, flock};
 use sr_crypto::Hash;
-use sr_keys::{AccountKeys, DeviceKeys, Kept, KeyBlock, RootRecord};
+use sr_keys::{DeviceKeys, Kept, KeyBlock, RootRecord};
 use sr_trust::{Account, Block, Verified};
 use sr_vault::{head::HeadPlace, index::IndexPack};
 use sr_wire::{
-    AccountId, Invite, Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, decode, encode,
-    limits,
+    AccountId, DeviceId, Invite, Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, VaultId,
+    decode, encode, limits,
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     ClientError,
-    account::{Keys, PendingAct, Waiting, keys_of},
+    account::{Keys, Opened, PendingAct, Waiting, Which, is_limited},
     delay::Delay,
     exclude::Rules,
     lock::read_keys,
 };
 
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE folders (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, rules BLOB NOT NULL DEFAULT x''
 ) STRICT;
-CREATE TABLE pending (pack BLOB PRIMARY KEY, holds BLOB NOT NULL) STRICT;
-CREATE TABLE damaged (pack BLOB PRIMARY KEY) STRICT;
+CREATE TABLE pending (
+    pack BLOB PRIMARY KEY, holds BLOB NOT NULL, vault BLOB NOT NULL DEFAULT x''
+) STRICT;
+CREATE TABLE damaged (pack BLOB PRIMARY KEY, vault BLOB NOT NULL DEFAULT x'') STRICT;
 CREATE TABLE blocks (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
 CREATE TABLE seen (seq INTEGER PRIMARY KEY, time_s INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 ";
 
 /// Folders had no rules before.
 const FROM_2: &str = "
 ALTER TABLE folders ADD COLUMN rules BLOB NOT NULL DEFAULT x'';
 PRAGMA user_version = 3;
+";
+
+/// There was one vault before. Its rows keep the empty name.
+const FROM_3: &str = "
+ALTER TABLE pending ADD COLUMN vault BLOB NOT NULL DEFAULT x'';
+ALTER TABLE damaged ADD COLUMN vault BLOB NOT NULL DEFAULT x'';
+PRAGMA user_version = 4;
 ";
 
 /// A folder that is backed up.
@@ -144,8 +153,8 @@ impl Profile {
         }
         let database = open_database(&path).map_err(state_error(&path))?;
         let device = Arc::new(new.device);
-        let secrets = open_key_block(&new.key_block, &new.account, &device, new.kept)?;
-        let keys = keys_of(Arc::clone(&device), new.account, secrets, None);
+        let opened = open_key_block(&new.key_block, &new.account, &device, new.kept)?;
+        let keys = Keys::new(Arc::clone(&device), new.account, opened, Which::default());
         let mut profile = Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock };
         profile.set("invite", new.invite.to_string().as_bytes())?;
         profile.set("device", new.device_name.as_bytes())?;
@@ -207,7 +216,7 @@ impl Profile {
 
     /// Returns the folder of caches, which may be deleted at any time.
     pub(crate) fn cache_dir(&self) -> Result<PathBuf, ClientError> {
-        let dir = self.dir.join("cache");
+        let dir = self.dir.join(self.of_vault("cache"));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -261,7 +270,8 @@ impl Profile {
     /// Takes a root record, and the vault that it names.
     pub(crate) fn set_record(&mut self, record: &RootRecord) -> Result<(), ClientError> {
         self.set("record", &record.to_bytes())?;
-        self.reload_keys()
+        self.keys = self.keys.choose(|which| which.shared = shared_vault(record));
+        Ok(())
     }
 
     /// Returns the act that is on its way.
@@ -298,7 +308,7 @@ impl Profile {
         &mut self,
         account: Verified<Account>,
         blocks: &[Vec<u8>],
-        secrets: Option<(Vec<u8>, AccountKeys)>,
+        opened: Option<(Vec<u8>, Opened)>,
     ) -> Result<(), ClientError> {
         let from = account.seq() + 1 - blocks.len() as u64;
         let path = self.dir.join("state.db");
@@ -310,7 +320,7 @@ impl Profile {
                     params![seq, block],
                 )?;
             }
-            if let Some((key_block, _)) = &secrets {
+            if let Some((key_block, _)) = &opened {
                 transaction.execute(
                     "INSERT OR REPLACE INTO state VALUES ('key-block', ?1)",
                     [key_block],
@@ -319,15 +329,16 @@ impl Profile {
             transaction.commit()
         };
         take(&mut self.database).map_err(state_error(&path))?;
-        if secrets.is_some() {
-            self.reload_keys()
-        } else {
-            let old = &self.keys;
-            let secrets = old.secrets.duplicate();
-            let vault = Some((old.vault.vault(), old.vault.space()));
-            self.keys = keys_of(Arc::clone(&old.device), account, secrets, vault);
-            Ok(())
-        }
+        self.keys = match opened {
+            Some((_, opened)) => self.keys.with(account, opened),
+            None => self.keys.on(account),
+        };
+        Ok(())
+    }
+
+    /// Works with the vault of a limited device from here on, or with this device's own.
+    pub(crate) fn use_vault_of(&mut self, device: Option<DeviceId>) {
+        self.keys = self.keys.choose(|which| which.of = device);
     }
 
     /// Returns the account's blocks.
@@ -345,14 +356,6 @@ impl Profile {
             }
             Ok(())
         })
-    }
-
-    fn reload_keys(&mut self) -> Result<(), ClientError> {
-        let path = self.dir.join("state.db");
-        let keys =
-            load_keys(&self.database, Arc::clone(&self.keys.device)).map_err(state_error(&path))?;
-        self.keys = keys.ok_or_else(|| self.damaged())?;
-        Ok(())
     }
 
     /// Returns what this client accepted of a space.
@@ -396,15 +399,30 @@ impl Profile {
     pub(crate) fn clear_sent(&mut self, space: SpaceId, arrived: bool) -> Result<(), ClientError> {
         let path = self.dir.join("state.db");
         let is_vault = space == self.keys.vault.space();
+        let vault = self.vault_name();
         let clear = |database: &mut Connection| {
             let transaction = database.transaction()?;
             transaction.execute("DELETE FROM state WHERE key = ?1", [format!("sent/{space}")])?;
             if arrived && is_vault {
-                transaction.execute("DELETE FROM pending", [])?;
+                transaction.execute("DELETE FROM pending WHERE vault = ?1", [&vault])?;
             }
             transaction.commit()
         };
         clear(&mut self.database).map_err(state_error(&path))
+    }
+
+    /// Returns the limited device that was last seen to have written what it may not.
+    pub(crate) fn overreach(&self, space: SpaceId) -> Result<Option<DeviceId>, ClientError> {
+        let bytes = self.get(&format!("overreach/{space}"))?;
+        Ok(bytes.and_then(|bytes| Some(DeviceId(bytes.try_into().ok()?))))
+    }
+
+    pub(crate) fn set_overreach(
+        &self,
+        space: SpaceId,
+        device: DeviceId,
+    ) -> Result<(), ClientError> {
+        self.set(&format!("overreach/{space}"), &device.0)
     }
 
     /// Returns the newest signed answer about a space.
@@ -467,22 +485,22 @@ impl Profile {
 
     /// Returns when a check has read all content back.
     pub(crate) fn all_read_s(&self) -> Result<Option<u64>, ClientError> {
-        let bytes = self.get("all-read")?;
+        let bytes = self.get(&self.of_vault("all-read"))?;
         Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
     }
 
     pub(crate) fn set_all_read_s(&self, time_s: u64) -> Result<(), ClientError> {
-        self.set("all-read", &time_s.to_be_bytes())
+        self.set(&self.of_vault("all-read"), &time_s.to_be_bytes())
     }
 
     /// Returns what this device has counted of the waits of forgotten snapshots.
     pub(crate) fn delay(&self) -> Result<Delay, ClientError> {
-        let Some(bytes) = self.get("delay")? else { return Ok(Delay::default()) };
+        let Some(bytes) = self.get(&self.of_vault("delay"))? else { return Ok(Delay::default()) };
         decode("delay", &bytes, bytes.len()).map_err(|_| self.damaged())
     }
 
     pub(crate) fn set_delay(&self, delay: &Delay) -> Result<(), ClientError> {
-        self.set("delay", &encode(delay))
+        self.set(&self.of_vault("delay"), &encode(delay))
     }
 
     pub(crate) fn newest_snapshot_s(&self) -> Result<Option<u64>, ClientError> {
@@ -493,7 +511,7 @@ impl Profile {
     }
 
     pub(crate) fn set_newest_snapshot_s(&self, time_s: u64) -> Result<(), ClientError> {
-        self.set("newest-snapshot", &time_s.to_be_bytes())
+        self.set(&self.of_vault("newest-snapshot"), &time_s.to_be_bytes())
     }
 
     pub(crate) fn folders(&self) -> Result<Vec<Folder>, ClientError> {
@@ -541,8 +559,8 @@ impl Profile {
     pub(crate) fn add_pending(&self, pack: &IndexPack) -> Result<(), ClientError> {
         self.query(|database| {
             database.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?1, ?2)",
-                params![pack.id.0, encode(pack)],
+                "INSERT OR REPLACE INTO pending VALUES (?1, ?2, ?3)",
+                params![pack.id.0, encode(pack), self.vault_name()],
             )
         })?;
         Ok(())
@@ -551,21 +569,22 @@ impl Profile {
     /// Remembers packs that a check found damaged; the next backup stores what they held anew.
     pub(crate) fn add_damaged(&self, packs: &[PackId]) -> Result<(), ClientError> {
         for pack in packs {
-            self.query(|db| db.execute("INSERT OR IGNORE INTO damaged VALUES (?1)", [pack.0]))?;
+            let row = params![pack.0, self.vault_name()];
+            self.query(|db| db.execute("INSERT OR IGNORE INTO damaged VALUES (?1, ?2)", row))?;
         }
         Ok(())
     }
 
     /// Forgets the damaged packs: a check has read everything, or a backup has mended it.
     pub(crate) fn clear_damaged(&self) -> Result<(), ClientError> {
-        self.query(|db| db.execute("DELETE FROM damaged", []))?;
+        self.query(|db| db.execute("DELETE FROM damaged WHERE vault = ?1", [self.vault_name()]))?;
         Ok(())
     }
 
     pub(crate) fn damaged_packs(&self) -> Result<Vec<PackId>, ClientError> {
         self.query(|database| {
-            let mut query = database.prepare("SELECT pack FROM damaged")?;
-            query.query_map([], |row| Ok(PackId(row.get(0)?)))?.collect()
+            let mut query = database.prepare("SELECT pack FROM damaged WHERE vault = ?1")?;
+            query.query_map([self.vault_name()], |row| Ok(PackId(row.get(0)?)))?.collect()
         })
     }
 
@@ -578,12 +597,21 @@ impl Profile {
 
     pub(crate) fn pending(&self) -> Result<Vec<IndexPack>, ClientError> {
         let rows: Vec<Vec<u8>> = self.query(|database| {
-            let mut query = database.prepare("SELECT holds FROM pending")?;
-            query.query_map([], |row| row.get(0))?.collect()
+            let mut query = database.prepare("SELECT holds FROM pending WHERE vault = ?1")?;
+            query.query_map([self.vault_name()], |row| row.get(0))?.collect()
         })?;
         rows.iter()
             .map(|bytes| decode("pack", bytes, bytes.len()).map_err(|_| self.damaged()))
             .collect()
+    }
+
+    /// Returns the name of the vault that is worked with: empty for this device's own.
+    fn vault_name(&self) -> Vec<u8> {
+        self.keys.of().map(|device| device.0.to_vec()).unwrap_or_default()
+    }
+
+    fn of_vault(&self, key: &str) -> String {
+        self.keys.of().map_or_else(|| key.to_owned(), |device| format!("{key}/{device}"))
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ClientError> {
@@ -651,7 +679,8 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         0 => database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?,
-        2 => database.execute_batch(&format!("BEGIN; {FROM_2} COMMIT;"))?,
+        2 => database.execute_batch(&format!("BEGIN; {FROM_2} {FROM_3} COMMIT;"))?,
+        3 => database.execute_batch(&format!("BEGIN; {FROM_3} COMMIT;"))?,
         _ => {}
     }
     Ok(database)
@@ -690,12 +719,15 @@ fn load_keys(
                 .rev()
                 .find_map(|len| open(&Verified::verify(id, &blocks[..len]).ok()?))
         })?;
-        let vault = record
-            .and_then(|bytes| RootRecord::parse(&bytes).ok())
-            .and_then(|record| record.vaults.first().map(|v| (v.vault, v.space)));
-        Some(keys_of(device, account, opened, vault))
+        let record = record.and_then(|bytes| RootRecord::parse(&bytes).ok());
+        let which = Which { shared: record.as_ref().and_then(shared_vault), of: None };
+        Some(Keys::new(device, account, opened, which))
     };
     Ok(load())
+}
+
+fn shared_vault(record: &RootRecord) -> Option<(VaultId, SpaceId)> {
+    record.vaults.first().map(|entry| (entry.vault, entry.space))
 }
 
 /// Opens a key block as a device of the account, or by what the device is restored from.
@@ -704,14 +736,20 @@ pub(crate) fn open_key_block(
     account: &Verified<Account>,
     device: &DeviceKeys,
     kept: Option<&Kept>,
-) -> Result<AccountKeys, Misbehaviour> {
-    match kept {
-        Some(kept) if !account.is_full(device.id()) => {
+) -> Result<Opened, Misbehaviour> {
+    let id = device.id();
+    if is_limited(account, id) {
+        let granted = KeyBlock::open_grant(key_block, account, id, &device.sealing());
+        return granted.map(Opened::Limited);
+    }
+    let secrets = match kept {
+        Some(kept) if !account.is_full(id) => {
             let keys = kept.keys();
             KeyBlock::open(key_block, account, keys.public().id(), keys.sealing())
         }
-        _ => KeyBlock::open(key_block, account, device.id(), &device.sealing()),
-    }
+        _ => KeyBlock::open(key_block, account, id, &device.sealing()),
+    };
+    secrets.map(Opened::full)
 }
 
 fn state_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> ClientError {

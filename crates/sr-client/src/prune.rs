@@ -13,7 +13,7 @@ use std::{
 use sr_vault::{
     ChunkId, ChunkIds,
     block::{BlockBuilder, Compression, Compressor, Kind},
-    head::{self, HeadPlace},
+    head::{self, Before, HeadPlace},
     index::{ChunkIndex, IndexBlock, IndexPack},
     manifest::{Listed, Manifest, PINNED},
     pack::{Class, Slots},
@@ -270,24 +270,14 @@ impl Client {
         let before = view.manifest.snapshots.len();
         let tip = view.place;
         let chain = self.remote.heads(&keys.vault, 1, tip.seq)?;
-        let mut next = HeadPlace::EMPTY;
-        for sealed in &chain {
-            // SR-007: these heads must lead to the one that was accepted.
-            let follows = (sealed.seq, sealed.previous) == (next.seq + 1, next.hash);
-            Misbehaviour::HeadForked.refuse_if(!follows)?;
-            next = HeadPlace::of(Some(sealed));
-        }
-        Misbehaviour::HeadForked.refuse_if(next != tip)?;
+        // SR-007: these heads must lead to the one that was accepted.
+        Misbehaviour::HeadForked.refuse_if(HeadPlace::of(chain.last()) != tip)?;
+        let (account, removals) = (&keys.account, keys.removals());
+        let judged = head::follow(Before::NOTHING, &chain, &keys.vault, account, removals)?;
         let mut gone = 0;
-        for sealed in chain.iter().rev().skip(1) {
-            let head = head::open(sealed, &keys.vault, &keys.account)?;
-            let (place, space) = (HeadPlace::of(Some(sealed)), keys.vault.space());
-            let removals = keys.secrets.removals();
-            // What a device has signed after it was taken out does not come back by this.
-            if !head::counts(&head, place, space, &keys.account, removals) {
-                continue;
-            }
-            match self.manifest_before(&head, &view.manifest) {
+        // What does not count, by a device that was taken out say, does not come back by this.
+        for head::Opened { head, .. } in judged.counting.iter().rev() {
+            match self.manifest_before(head, &view.manifest) {
                 Ok(older) => {
                     merge(&mut view.manifest, older, &ids);
                     gone = 0;

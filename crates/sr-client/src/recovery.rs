@@ -104,7 +104,7 @@ impl Client {
         let (old_keys, old_owner) = (old.map(Kit::keys), old.map(Kit::owner));
         let keys = Arc::clone(&self.profile.keys);
         let envelope = self.envelope_of(kit)?;
-        let actor = keys.actor((self.clock)());
+        let actor = keys.actor((self.clock)())?;
         let act = actor.set_recovery(
             &keys.device,
             old_keys.as_ref(),
@@ -137,7 +137,7 @@ impl Client {
             KitChange { key: kit.keys().public().id(), id, envelope, handover: Vec::new().into() };
         self.profile.set_kit_change(Some(&encode(&change)))?;
         let now_s = (self.clock)();
-        let act = keys.actor(now_s).start_change(&keys.device, self.policy_with(kit));
+        let act = keys.actor(now_s)?.start_change(&keys.device, self.policy_with(kit));
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
@@ -243,7 +243,7 @@ impl Client {
         )?;
         adopt_spaces(&mut profile)?;
         let mut client = Self::new(profile, remote.pinned(card_hash), clock);
-        client.make_space(&client.profile.keys.root, &client.root_remote)?;
+        client.make_space(client.profile.keys.root()?, &client.root_remote)?;
         root::read(&mut client.profile, &client.root_remote)?;
         let keys = Arc::clone(&client.profile.keys);
         client.profile.set_space_generation(keys.vault.space(), 0)?;
@@ -266,7 +266,7 @@ impl Client {
             return Ok(self.own_recoveries()[0].until_s);
         }
         let by = kept.keys();
-        let act = keys.actor(now_s).start_recovery((kept.role(), &by), &keys.device, stolen);
+        let act = keys.actor(now_s)?.start_recovery((kept.role(), &by), &keys.device, stolen);
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
@@ -300,7 +300,7 @@ impl Client {
             return Err(ClientError::NotFound(format!("request {number}")));
         }
         let keys = Arc::clone(&self.profile.keys);
-        let actor = keys.actor((self.clock)());
+        let actor = keys.actor((self.clock)())?;
         let act = match (self.require_full(), self.profile.kept()) {
             (Ok(()), _) => actor.veto(&keys.device, number),
             // The paper stops what a thief has begun without it.
@@ -320,8 +320,23 @@ impl Client {
         if self.profile.keys.account.is_full(self.profile.keys.device.id()) {
             return Ok(());
         }
+        if self.profile.keys.is_limited() {
+            return Err(ClientError::Limited);
+        }
         let until_s = self.own_recoveries().first().map(|request| request.until_s);
         Err(ClientError::RecoveryWaits { until_s })
+    }
+
+    /// Refuses a backup of a device that does not count yet, or into another's vault.
+    ///
+    /// **Errors** [`ClientError::RecoveryWaits`], [`ClientError::NotAllowed`].
+    pub(crate) fn require_writer(&self) -> Result<(), ClientError> {
+        let keys = &self.profile.keys;
+        match keys.of() {
+            Some(_) => Err(ClientError::NotAllowed),
+            None if keys.is_limited() => Ok(()),
+            None => self.require_full(),
+        }
     }
 
     /// Finishes what this device began and has waited for.
@@ -338,7 +353,7 @@ impl Client {
             // What it was kept for is done.
             let name = self.profile.device_name()?;
             let (device, name) = (keys.device.id(), String::from_utf8_lossy(&name).into_owned());
-            self.make_space(&keys.root, &self.root_remote)?;
+            self.make_space(keys.root()?, &self.root_remote)?;
             root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
                 record.set_name(device, &name);
             })?;
@@ -348,7 +363,7 @@ impl Client {
         let Some(ready) = ready else { return Ok(()) };
         let anchors = self.anchors()?;
         let by = kept.keys();
-        let act = keys.actor(now_s).finish_recovery(
+        let act = keys.actor(now_s)?.finish_recovery(
             (kept.role(), &by),
             ready.number,
             anchors,
@@ -369,7 +384,7 @@ impl Client {
         if is_own(account.policy()) {
             // It is in force, whoever heard the answer.
             let keys = Arc::clone(&self.profile.keys);
-            self.make_space(&keys.root, &self.root_remote)?;
+            self.make_space(keys.root()?, &self.root_remote)?;
             if let Some(handover) = Handover::open(change.handover.as_slice(), &keys.device) {
                 self.hand_over(&handover)?;
             }
@@ -389,7 +404,7 @@ impl Client {
             return Ok(());
         }
         let keys = Arc::clone(&self.profile.keys);
-        let act = keys.actor(now_s).finish_change(&keys.device, request.number, &mut os_rng());
+        let act = keys.actor(now_s)?.finish_change(&keys.device, request.number, &mut os_rng());
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, Some(change.envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         self.finish_kit_change(now_s)
@@ -448,7 +463,8 @@ impl Client {
             return Err(ClientError::AccountWaits { until_s: waiting.until_s });
         }
         let keys = Arc::clone(&self.profile.keys);
-        for (keys, remote) in keys.spaces(&self.root_remote, &self.remote) {
+        let mut is_ours = true;
+        self.each_space(|profile, keys, remote| {
             let owner = |owner: &Owner| Some((Right::Owner, owner.capability(keys.space())));
             let new = handover.new.capability(keys.space()).public_key();
             let by = [
@@ -467,10 +483,14 @@ impl Client {
                     }
                 }
             }
+            is_ours &= is_owner;
             if !is_owner {
-                return Ok(false);
+                return Ok(());
             }
-            self.profile.set_space_generation(keys.space(), keys.generation())?;
+            profile.set_space_generation(keys.space(), keys.generation())
+        })?;
+        if !is_ours {
+            return Ok(false);
         }
         let kit = keys.account.policy().kit.as_ref().map(sr_trust::RecoveryKey::id);
         if keys.account.is_full(keys.device.id()) {

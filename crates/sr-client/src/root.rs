@@ -6,6 +6,7 @@ use sr_keys::{RootRecord, VaultEntry};
 use sr_vault::{
     block::Kind,
     head::NewHead,
+    manifest::Elements,
     pack::{OpenSlots, PackBuilder, Slots},
 };
 use sr_wire::{Misbehaviour, PackId, SpaceId, VaultId};
@@ -28,9 +29,9 @@ fn newest(
     writing: bool,
 ) -> Result<RootRecord, ClientError> {
     let keys = Arc::clone(&profile.keys);
-    let newest = heads::newest(profile, remote, &keys.root, writing)?;
+    let newest = heads::newest(profile, remote, keys.root()?, writing)?;
     let Some(head) = newest.head else { return Ok(RootRecord::default()) };
-    let record = fetch(remote, &keys.root, head.manifest)?;
+    let record = fetch(remote, keys.root()?, head.manifest)?;
     // SR-012
     Misbehaviour::SnapshotSetMismatch.refuse_if(record.hash() != head.snapshot_set)?;
     profile.set_record(&record)?;
@@ -55,16 +56,17 @@ pub(crate) fn update(
         let mut pack = PackBuilder::new(PackId::random(&mut os_rng()));
         let id = pack.id();
         pack.push(Kind::Manifest, &record.to_bytes());
-        remote.put_pack(&keys.root, id, pack.seal(&keys.root))?;
+        remote.put_pack(keys.root()?, id, pack.seal(keys.root()?))?;
         let head = NewHead {
-            previous: heads::current(profile, &keys.root)?.tip,
+            previous: heads::current(profile, keys.root()?)?.tip,
             snapshot_set: record.hash(),
             index_set: [0; 32],
             manifest: id,
             time_s: (clock)(),
+            adds: Elements::default(),
         }
-        .seal(&keys.root, &keys.account, &keys.device.signing(), &mut os_rng());
-        if heads::swap(profile, remote, &keys.root, &head)? == Sent::Accepted {
+        .seal(keys.root()?, &keys.account, &keys.device.signing(), &mut os_rng());
+        if heads::swap(profile, remote, keys.root()?, &head)? == Sent::Accepted {
             profile.set_record(&record)?;
             return Ok(record);
         }

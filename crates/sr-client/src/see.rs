@@ -1,12 +1,15 @@
 //! What the server can see of this account, worked out by the client from what its devices have signed
 //! and stored, and not from what a server says of itself.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sr_vault::head::{self, HeadPlace};
 use sr_wire::{AccountId, PackId, SealedHead, SpaceId};
 
-use crate::{Client, ClientError, heads, view::For};
+use crate::{Client, ClientError, account::Keys, heads, view::For};
 
 /// What the server can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +47,20 @@ impl Client {
     ///
     /// **Errors** those of reading the account and its spaces.
     pub fn what_they_see(&mut self) -> Result<Seen, ClientError> {
-        let (keys, _, view) = self.view(For::Reading)?;
-        let mut packs: BTreeSet<PackId> = view.index.packs().collect();
-        packs.extend(view.manifest.indexes.iter().map(|index| index.pack));
-        packs.extend(&view.manifest.retired);
+        let mut seen = BTreeMap::new();
+        let (keys, space, packs) = self.own_packs()?;
+        seen.insert(space, ("backup", packs));
+        let limited = keys.account.devices().iter().filter(|device| !device.is_full());
+        for device in limited.filter(|_| !keys.is_limited()) {
+            let (_, space, packs) = self.in_vault_of(device.id, Self::own_packs)?;
+            seen.insert(space, ("backup of an append-only device", packs));
+        }
         let mut spaces = Vec::new();
-        for (what, keys_of, remote, packs) in [
-            ("list of your vaults and devices", &keys.root, &self.root_remote, BTreeSet::new()),
-            ("backup", &keys.vault, &self.remote, packs),
-        ] {
-            let tip = heads::newest(&mut self.profile, remote, keys_of, false)?.tip;
+        self.each_space(|profile, keys_of, remote| {
+            let root = ("list of your vaults and devices", BTreeSet::new());
+            let (what, mut packs) = seen.remove(&keys_of.space()).unwrap_or(root);
+            let tip = heads::newest(profile, remote, keys_of, false)?.tip;
             let heads = remote.heads(keys_of, 1, tip.seq)?;
-            let mut packs = packs;
             let mut before = HeadPlace::EMPTY;
             for sealed in &heads {
                 // SR-007: the heads are the ones that lead to the newest.
@@ -65,7 +70,8 @@ impl Client {
                 packs.insert(head::open(sealed, keys_of, &keys.account)?.manifest);
             }
             spaces.push(SeenSpace { space: keys_of.space(), what, heads, packs });
-        }
+            Ok(())
+        })?;
         let account = &keys.account;
         Ok(Seen {
             account: account.id(),
@@ -75,5 +81,15 @@ impl Client {
             has_contacts: account.policy().contacts.is_some(),
             spaces,
         })
+    }
+
+    /// Returns the packs of the vault that is worked with.
+    fn own_packs(&mut self) -> Result<(Arc<Keys>, SpaceId, BTreeSet<PackId>), ClientError> {
+        let (keys, _, view) = self.view(For::Reading)?;
+        let mut packs: BTreeSet<PackId> = view.index.packs().chain(view.gone).collect();
+        packs.extend(view.manifest.indexes.iter().map(|index| index.pack));
+        packs.extend(&view.manifest.retired);
+        let space = keys.vault.space();
+        Ok((keys, space, packs))
     }
 }

@@ -152,6 +152,7 @@ pub(crate) fn verify(
     let (bad, mut report) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     // What only this device's cache makes up for is lost with this device.
     report.lists_damaged = view.bad_lists.iter().any(|(_, _, cached)| *cached);
+    report.bad_packs.extend(view.gone.iter().map(|pack| (*pack, Misbehaviour::PackMissing)));
     report.bad_packs.extend(view.bad_lists.iter().map(|(pack, why, _)| (*pack, *why)));
     Names { view, reader: &reader, bad: &bad, report: &mut report }.find(ids)?;
     report.bad_packs.sort_by_key(|(pack, _)| *pack);

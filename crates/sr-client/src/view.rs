@@ -1,7 +1,7 @@
 //! The vault as the newest accepted head has it: verified, or not at all.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::PathBuf,
     sync::Arc,
@@ -31,6 +31,8 @@ pub(crate) struct View {
     pub(crate) distrusted: Vec<ChunkId>,
     /// Indexes that lie in damaged packs, to be stored again.
     pub(crate) to_index_anew: Vec<Index>,
+    /// Packs that the server has lost, as far as opening a limited device's vault has asked.
+    pub(crate) gone: Vec<PackId>,
     /// Lists that the server has not or not whole, and whether this device's cache made up for it.
     pub(crate) bad_lists: Vec<(PackId, Misbehaviour, bool)>,
 }
@@ -66,6 +68,9 @@ impl View {
         let mut fetch = Fetch::new(profile, remote, purpose)?;
         let manifest = fetch.manifest(head.manifest, &head)?;
         fetch.cache.keep_only(&manifest, head.manifest);
+        if keys.vault.limited().is_some() {
+            return Self::of_limited(fetch, newest.tip, manifest, without);
+        }
         let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
         for index_ref in &manifest.indexes {
             // Without a damaged index, what only it knows is refused file by file.
@@ -77,7 +82,37 @@ impl View {
         }
         let (place, bad_lists) = (newest.tip, fetch.bad_lists);
         let distrusted = index.distrust(without);
-        Ok(Self { place, manifest, index, distrusted, to_index_anew, bad_lists })
+        Ok(Self { place, manifest, index, distrusted, to_index_anew, gone: Vec::new(), bad_lists })
+    }
+
+    /// The vault of a limited device: of a chunk that is listed twice, the first place counts that the
+    /// server has, and no list is stored anew.
+    fn of_limited(
+        mut fetch: Fetch<'_>,
+        place: HeadPlace,
+        manifest: Manifest,
+        without: &[PackId],
+    ) -> Result<Self, ClientError> {
+        let mut packs = Vec::new();
+        for index_ref in &manifest.indexes {
+            packs.extend(fetch.index(index_ref)?.unwrap_or_default().packs);
+        }
+        let ids: BTreeSet<PackId> = packs.iter().map(|pack| pack.id).collect();
+        let ids: Vec<PackId> = ids.into_iter().collect();
+        let gone = match ids.is_empty() {
+            true => Vec::new(),
+            false => fetch.remote.lost(&fetch.profile.keys.vault, &ids)?,
+        };
+        let not_there: HashSet<PackId> = gone.iter().chain(without).copied().collect();
+        let (lost, there): (Vec<_>, Vec<_>) =
+            packs.iter().partition(|pack| not_there.contains(&pack.id));
+        let mut index = ChunkIndex::default();
+        there.into_iter().for_each(|pack| index.add_new(pack));
+        let chunks = lost.iter().flat_map(|pack| &pack.blocks).flat_map(|block| &block.chunks);
+        let chunks = chunks.map(|chunk| chunk.id).filter(|id| *id != ChunkId::PRUNED);
+        let distrusted = chunks.filter(|id| index.find(id).is_none()).collect();
+        let (to_index_anew, bad_lists) = (Vec::new(), fetch.bad_lists);
+        Ok(Self { place, manifest, index, distrusted, to_index_anew, gone, bad_lists })
     }
 
     /// A view of which only the lists are wanted.
@@ -92,6 +127,7 @@ impl View {
             index: ChunkIndex::default(),
             distrusted: Vec::new(),
             to_index_anew: Vec::new(),
+            gone: Vec::new(),
             bad_lists: Vec::new(),
         }
     }
@@ -105,8 +141,8 @@ impl View {
         keys: &VaultKeys,
     ) -> Result<Vec<PackId>, ClientError> {
         let packs: BTreeSet<PackId> = self.index.packs().collect();
-        if packs.is_empty() {
-            return Ok(Vec::new());
+        if packs.is_empty() || keys.limited().is_some() {
+            return Ok(self.gone.clone());
         }
         let mut lost = remote.lost(keys, &packs.into_iter().collect::<Vec<_>>())?;
         if !lost.is_empty() {

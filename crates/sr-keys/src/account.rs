@@ -1,8 +1,8 @@
 //! The secrets of an account, and what is derived from them.
 
-use sr_crypto::{CryptoRng, Hash, SealingKey, Secret32, derive, hash};
+use sr_crypto::{CryptoRng, Hash, Label, SealingKey, Secret32, derive, hash};
 use sr_trust::AccountKey;
-use sr_wire::{SpaceId, VaultId, encode, labels};
+use sr_wire::{DeviceId, SpaceId, VaultId, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::VaultKeys;
@@ -103,17 +103,30 @@ impl AccountKeys {
     /// Returns the keys of the root space, in which the account's vaults are listed.
     #[must_use]
     pub fn root_space(&self) -> VaultKeys {
-        let id = derive(&self.seed, b"", labels::ROOT_SPACE, b"");
-        let (mut vault, mut space) = ([0; 16], [0; 16]);
-        vault.copy_from_slice(&id.expose()[..16]);
-        space.copy_from_slice(&id.expose()[16..]);
-        self.vault(VaultId(vault), SpaceId(space))
+        let (vault, space) = self.ids(labels::ROOT_SPACE, b"");
+        self.vault(vault, space)
+    }
+
+    /// Returns the keys of the vault of a limited device, with all rights.
+    #[must_use]
+    pub fn limited_vault(&self, device: DeviceId) -> VaultKeys {
+        let ids = self.ids(labels::LIMITED_VAULT, &device.0);
+        VaultKeys::of(&self.seed, &self.roots, ids, Some(device))
     }
 
     /// Returns the keys of one of the account's own vaults, of all generations.
     #[must_use]
     pub fn vault(&self, vault: VaultId, space: SpaceId) -> VaultKeys {
-        VaultKeys::of(&self.seed, &self.roots, vault, space)
+        VaultKeys::of(&self.seed, &self.roots, (vault, space), None)
+    }
+
+    /// Returns the ids of a vault and its space that nobody has to note down.
+    fn ids(&self, label: Label, of: &[u8]) -> (VaultId, SpaceId) {
+        let id = derive(&self.seed, b"", label, of);
+        let (mut vault, mut space) = ([0; 16], [0; 16]);
+        vault.copy_from_slice(&id.expose()[..16]);
+        space.copy_from_slice(&id.expose()[16..]);
+        (VaultId(vault), SpaceId(space))
     }
 
     pub(crate) fn root(&self) -> &Secret32 {

@@ -5,7 +5,7 @@ use sr_trust::{
     Account, AccountKey, Body, Change, DeviceInfo, Op, Policy, Role, Verified, account_id,
     key_block_hash, pop, seed_commit,
 };
-use sr_wire::{AccountId, DeviceId, Misbehaviour, encode};
+use sr_wire::{AccountId, DeviceId, Misbehaviour, encode, limits};
 
 use crate::{
     AccountKeys, Anchor, DeviceKeys, KeyBlock, RecoveryKeys, Removal, key_block::Recipients,
@@ -265,5 +265,9 @@ fn seal(
     let block = KeyBlock::seal(keys, recipients, bound_to, rng)
         .map_err(|_| Misbehaviour::ActNotAllowed)?
         .to_bytes();
+    // Grants grow with the generations: for very many devices and changes there is no room.
+    if block.len() > limits::KEY_BLOCK_LEN_MAX {
+        return Err(Misbehaviour::ActNotAllowed);
+    }
     Ok((keys.account_key(key_block_hash(&block)), block))
 }

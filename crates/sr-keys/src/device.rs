@@ -62,6 +62,12 @@ impl DeviceKeys {
         }
     }
 
+    /// Returns what the chain says of it if it is a limited one.
+    #[must_use]
+    pub fn limited_info(&self) -> DeviceInfo {
+        DeviceInfo { kind: DeviceKind::Limited, ..self.info() }
+    }
+
     /// Returns the device's id.
     #[must_use]
     pub fn id(&self) -> DeviceId {

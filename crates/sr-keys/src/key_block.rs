@@ -5,13 +5,13 @@ use sr_crypto::{CryptoRng, Hash, SealError, SealingKey, Secret32, open_box, seal
 use sr_trust::{
     Account, DeviceInfo, DeviceKind, Policy, RecoveryKey, Verified, key_block_hash, seed_commit,
 };
-use sr_wire::{DeviceId, Misbehaviour, VLBytes, decode, encode, labels, limits};
+use sr_wire::{DeviceId, Misbehaviour, SpaceId, VLBytes, VaultId, decode, encode, labels, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
-use crate::{AccountKeys, Removal, account::root_commit};
+use crate::{AccountKeys, Removal, VaultKeys, account::root_commit};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The newest removals whose heads a key block carries. By then every space has a newer head.
 const REMOVALS_MAX: usize = 64;
 
@@ -24,6 +24,8 @@ pub struct KeyBlock {
     bound_to: Hash,
     /// The root, sealed to each.
     recipients: Vec<Recipient>,
+    /// To each limited device, what it needs for its own vault.
+    grants: Vec<Recipient>,
     /// The seed, the earlier roots and the removals' heads, sealed under the root.
     inside: VLBytes,
 }
@@ -41,11 +43,37 @@ struct Inside {
     removals: Vec<Removal>,
 }
 
-/// To whom a root is sealed.
-pub(crate) struct Recipients(Vec<(DeviceId, Vec<u8>)>);
+/// What a limited device gets.
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Grant {
+    vault: VaultId,
+    space: SpaceId,
+    life: [u8; 32],
+    read: [u8; 32],
+    /// The vault's keys of all generations.
+    keys: Vec<[u8; 32]>,
+    append: [u8; 32],
+    /// Of each removal what concerns its space: the others it can't check, and need not know.
+    removals: Vec<Removal>,
+}
+
+/// A limited device's keys.
+#[derive(Debug)]
+pub struct Granted {
+    /// Of its vault, without the right to prune.
+    pub vault: VaultKeys,
+    /// The heads of its space at which devices were removed.
+    pub removals: Vec<Removal>,
+}
+
+/// To whom a root is sealed, and to whom a grant.
+pub(crate) struct Recipients {
+    full: Vec<(DeviceId, Vec<u8>)>,
+    limited: Vec<(DeviceId, Vec<u8>)>,
+}
 
 impl Recipients {
-    /// The live full devices, and those whom the policy names. What a block is about to change is
+    /// The live devices, and those whom the policy names. What a block is about to change is
     /// given beside the verified state: who comes, who goes, which policy holds then.
     pub(crate) fn of(
         account: &Verified<Account>,
@@ -61,14 +89,15 @@ impl Recipients {
         devices: impl Iterator<Item = &'a DeviceInfo>,
         policy: &Policy,
     ) -> Self {
-        let devices = devices
-            .filter(|info| info.kind == DeviceKind::Full)
-            .map(|info| (info.id(), info.sealing.as_slice().to_vec()));
+        let (full, limited): (Vec<_>, Vec<_>) =
+            devices.partition(|info| info.kind == DeviceKind::Full);
+        let key = |info: &DeviceInfo| (info.id(), info.sealing.as_slice().to_vec());
         let recovery = [&policy.kit, &policy.contacts]
             .into_iter()
             .flatten()
             .map(|key: &RecoveryKey| (key.id(), key.sealing.as_slice().to_vec()));
-        Self(devices.chain(recovery).collect())
+        let full = full.into_iter().map(key).chain(recovery).collect();
+        Self { full, limited: limited.into_iter().map(key).collect() }
     }
 }
 
@@ -83,26 +112,29 @@ impl KeyBlock {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, SealError> {
         let (version, generation) = (VERSION, keys.generation());
-        let ids: Vec<DeviceId> = recipients.0.iter().map(|(id, _)| *id).collect();
-        let aad = associated_data(version, generation, &bound_to, &ids);
-        let recipients = recipients
-            .0
-            .iter()
-            .map(|(id, public)| {
-                let root = keys.root().expose();
-                let sealed = seal_to(public, labels::KEY_BLOCK_SEAL, &aad, root)?;
-                Ok(Recipient { key: *id, sealed: sealed.into() })
-            })
-            .collect::<Result<Vec<_>, SealError>>()?;
-        let earlier = &keys.roots[..keys.roots.len() - 1];
+        let ids = |of: &[(DeviceId, Vec<u8>)]| of.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let (full, limited) = (ids(&recipients.full), ids(&recipients.limited));
+        let aad = associated_data(version, generation, &bound_to, [&full, &limited]);
+        let root = |(id, public): &(DeviceId, Vec<u8>)| {
+            let sealed = seal_to(public, labels::KEY_BLOCK_SEAL, &aad, keys.root().expose())?;
+            Ok(Recipient { key: *id, sealed: sealed.into() })
+        };
         let newest = keys.removals.len().saturating_sub(REMOVALS_MAX);
+        let grant = |(id, public): &(DeviceId, Vec<u8>)| {
+            let grant = Zeroizing::new(encode(&Grant::of(keys, *id, newest)));
+            let sealed = seal_to(public, labels::KEY_BLOCK_GRANT, &aad, &grant)?;
+            Ok(Recipient { key: *id, sealed: sealed.into() })
+        };
+        let grants = recipients.limited.iter().map(grant).collect::<Result<_, SealError>>()?;
+        let recipients = recipients.full.iter().map(root).collect::<Result<_, SealError>>()?;
+        let earlier = &keys.roots[..keys.roots.len() - 1];
         let inside = Zeroizing::new(encode(&Inside {
-            seed: *keys.seed.expose(),
-            roots: earlier.iter().map(|root| *root.expose()).collect(),
+            seed: bytes_of(&keys.seed),
+            roots: earlier.iter().map(bytes_of).collect(),
             removals: keys.removals[newest..].to_vec(),
         }));
         let inside = seal_box(keys.root(), labels::KEY_BLOCK_BOX, &aad, &inside, rng).into();
-        Ok(Self { version, generation, bound_to, recipients, inside })
+        Ok(Self { version, generation, bound_to, recipients, grants, inside })
     }
 
     /// Returns the bytes that travel.
@@ -123,17 +155,8 @@ impl KeyBlock {
         recipient: DeviceId,
         key: &SealingKey,
     ) -> Result<AccountKeys, Misbehaviour> {
-        let named = account.key();
-        // SR-023
-        Misbehaviour::KeyBlockSwapped.refuse_if(key_block_hash(bytes) != named.key_block)?;
-        let malformed = |_| Misbehaviour::ObjectMalformed;
-        let block: Self =
-            decode("key block", bytes, limits::KEY_BLOCK_LEN_MAX).map_err(malformed)?;
-        if block.version != VERSION {
-            return Err(Misbehaviour::ObjectMalformed);
-        }
-        let ids: Vec<DeviceId> = block.recipients.iter().map(|r| r.key).collect();
-        let aad = associated_data(block.version, block.generation, &block.bound_to, &ids);
+        let block = Self::parse(bytes, account)?;
+        let aad = block.associated_data();
         let mismatch = Misbehaviour::RootMismatch;
         let sealed = block.recipients.iter().find(|r| r.key == recipient).ok_or(mismatch)?;
         let root = key
@@ -143,14 +166,86 @@ impl KeyBlock {
         let inside = open_box(&root, labels::KEY_BLOCK_BOX, &aad, block.inside.as_slice())
             .map(Zeroizing::new)
             .map_err(|_| mismatch)?;
-        let inside: Inside =
-            decode("key block", &inside, limits::KEY_BLOCK_LEN_MAX).map_err(malformed)?;
+        let inside: Inside = decode("key block", &inside, limits::KEY_BLOCK_LEN_MAX)
+            .map_err(|_| Misbehaviour::ObjectMalformed)?;
         let mut roots: Vec<Secret32> = inside.roots.iter().filter_map(|r| secret(r)).collect();
         roots.push(root);
         let seed = secret(&inside.seed).ok_or(Misbehaviour::SeedMismatch)?;
         let keys = AccountKeys { seed, roots, removals: inside.removals };
         keys.check(account)?;
         Ok(keys)
+    }
+
+    /// Opens what a limited device gets. It has no root to compare with the chain: it believes the
+    /// full device that made the key block, whose hash the chain names.
+    ///
+    /// **Errors** [`Misbehaviour::KeyBlockSwapped`], [`Misbehaviour::ObjectMalformed`],
+    /// [`Misbehaviour::RootMismatch`].
+    pub fn open_grant(
+        bytes: &[u8],
+        account: &Verified<Account>,
+        device: DeviceId,
+        key: &SealingKey,
+    ) -> Result<Granted, Misbehaviour> {
+        let block = Self::parse(bytes, account)?;
+        let mismatch = Misbehaviour::RootMismatch;
+        let sealed = block.grants.iter().find(|r| r.key == device).ok_or(mismatch)?;
+        let grant = key
+            .open(labels::KEY_BLOCK_GRANT, &block.associated_data(), sealed.sealed.as_slice())
+            .map_err(|_| mismatch)?;
+        let grant: Grant = decode("grant", &grant, limits::KEY_BLOCK_LEN_MAX)
+            .map_err(|_| Misbehaviour::ObjectMalformed)?;
+        // SR-024
+        let is_of_now = u32::try_from(grant.keys.len()) == Ok(account.key().generation);
+        mismatch.refuse_if(!is_of_now)?;
+        Ok(Granted {
+            vault: VaultKeys::granted(
+                (grant.vault, grant.space),
+                device,
+                (secret_of(&grant.life), secret_of(&grant.read)),
+                grant.keys.iter().map(secret_of).collect(),
+                secret_of(&grant.append),
+            ),
+            removals: grant.removals,
+        })
+    }
+
+    fn parse(bytes: &[u8], account: &Verified<Account>) -> Result<Self, Misbehaviour> {
+        // SR-023
+        let is_named = key_block_hash(bytes) == account.key().key_block;
+        Misbehaviour::KeyBlockSwapped.refuse_if(!is_named)?;
+        let malformed = Misbehaviour::ObjectMalformed;
+        let block: Self =
+            decode("key block", bytes, limits::KEY_BLOCK_LEN_MAX).map_err(|_| malformed)?;
+        if block.version == VERSION { Ok(block) } else { Err(malformed) }
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let ids = |of: &[Recipient]| of.iter().map(|r| r.key).collect::<Vec<_>>();
+        let (full, limited) = (ids(&self.recipients), ids(&self.grants));
+        associated_data(self.version, self.generation, &self.bound_to, [&full, &limited])
+    }
+}
+
+impl Grant {
+    fn of(keys: &AccountKeys, device: DeviceId, newest: usize) -> Self {
+        let vault = keys.limited_vault(device);
+        let space = vault.space();
+        let removals = keys.removals[newest..].iter().map(|removal| Removal {
+            seq: removal.seq,
+            salt: [0; 32],
+            anchors: removal.anchors.iter().filter(|a| a.space == space).copied().collect(),
+        });
+        let append = vault.generations.last().and_then(|newest| newest.append.as_ref());
+        Self {
+            vault: vault.vault(),
+            space,
+            life: bytes_of(&vault.life),
+            read: bytes_of(&vault.read),
+            keys: vault.generations.iter().map(|of| bytes_of(&of.key)).collect(),
+            append: append.map_or([0; 32], bytes_of),
+            removals: removals.collect(),
+        }
     }
 }
 
@@ -191,16 +286,24 @@ fn associated_data(
     version: u8,
     generation: u32,
     bound_to: &Hash,
-    recipients: &Vec<DeviceId>,
+    recipients: [&Vec<DeviceId>; 2],
 ) -> Vec<u8> {
     let mut aad = vec![version];
     aad.extend_from_slice(&generation.to_be_bytes());
     aad.extend_from_slice(bound_to);
-    aad.extend_from_slice(&encode(recipients));
+    recipients.iter().for_each(|ids| aad.extend_from_slice(&encode(*ids)));
     aad
 }
 
 fn secret(bytes: &[u8]) -> Option<Secret32> {
-    let bytes: &[u8; 32] = bytes.try_into().ok()?;
-    Some(Secret32::init_with(|secret| secret.copy_from_slice(bytes)))
+    Some(secret_of(bytes.try_into().ok()?))
+}
+
+/// What is written down to be sealed.
+fn bytes_of(secret: &Secret32) -> [u8; 32] {
+    *secret.expose()
+}
+
+fn secret_of(bytes: &[u8; 32]) -> Secret32 {
+    Secret32::init_with(|secret| secret.copy_from_slice(bytes))
 }

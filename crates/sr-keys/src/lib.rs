@@ -18,7 +18,7 @@ pub use account::{AccountKeys, Anchor, Removal};
 pub use act::{Act, Actor, begin};
 pub use contacts::{ContactCard, HelpRequest, Share, ShareTemplate};
 pub use device::{DeviceKeys, KEY_FILE_LEN, KeysError, LOCKED_FILE_LEN};
-pub use key_block::KeyBlock;
+pub use key_block::{Granted, KeyBlock};
 pub use kit::{CODE_LEN, CodeError, Envelope, Handover, Kept, Kit, Owner, RecoveryKeys};
 pub use link::{LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
 pub use root::{KitNote, RootRecord, VaultEntry};

@@ -5,7 +5,7 @@
 
 use bip39::Language;
 use sr_crypto::{CryptoRng, Hash, SealError, SealingKey, hash, seal_to, text};
-use sr_trust::DeviceInfo;
+use sr_trust::{DeviceInfo, DeviceKind};
 use sr_wire::{AccountId, Misbehaviour, SignedAnswer, VLBytes, decode, encode, labels, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -52,6 +52,8 @@ impl std::fmt::Display for LinkCode {
 pub struct LinkCommit {
     /// `H("link-commit", opening)`.
     pub commit: Hash,
+    /// What it is to be: a limited device learns less.
+    pub kind: DeviceKind,
 }
 
 /// Second, the old device says what account this is.
@@ -84,7 +86,7 @@ impl LinkOpening {
     /// Returns the commitment to this.
     #[must_use]
     pub fn commit(&self) -> LinkCommit {
-        LinkCommit { commit: hash(labels::LINK_COMMIT, &[&encode(self)]) }
+        LinkCommit { commit: hash(labels::LINK_COMMIT, &[&encode(self)]), kind: self.device.kind }
     }
 }
 

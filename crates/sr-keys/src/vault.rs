@@ -1,7 +1,9 @@
 //! The keys of one vault, and what is derived from them.
 
 use sr_crypto::{CapabilityKey, CryptoRng, KeyedHasher, Label, Secret32, StreamKey, derive};
-use sr_wire::{PackId, Right, SpaceId, SpaceKeys, VaultId, encode, labels};
+use sr_wire::{DeviceId, PackId, Right, SpaceId, SpaceKeys, VaultId, encode, labels};
+
+use crate::account::copy;
 
 /// Keys of one vault, of all generations.
 ///
@@ -11,36 +13,60 @@ use sr_wire::{PackId, Right, SpaceId, SpaceKeys, VaultId, encode, labels};
 pub struct VaultKeys {
     vault: VaultId,
     space: SpaceId,
-    life: Secret32,
-    read: Secret32,
+    /// The limited device whose vault this is.
+    pub(crate) limited: Option<DeviceId>,
+    pub(crate) life: Secret32,
+    pub(crate) read: Secret32,
     /// The first is generation 1. There is always one.
-    generations: Vec<Generation>,
+    pub(crate) generations: Vec<Generation>,
 }
 
+/// A limited device has the right to append of the newest generation, and none to prune.
 #[derive(Debug)]
-struct Generation {
-    key: Secret32,
-    append: Secret32,
-    prune: Secret32,
+pub(crate) struct Generation {
+    pub(crate) key: Secret32,
+    pub(crate) append: Option<Secret32>,
+    pub(crate) prune: Option<Secret32>,
 }
 
 impl VaultKeys {
-    pub(crate) fn of(seed: &Secret32, roots: &[Secret32], vault: VaultId, space: SpaceId) -> Self {
+    pub(crate) fn of(
+        seed: &Secret32,
+        roots: &[Secret32],
+        (vault, space): (VaultId, SpaceId),
+        limited: Option<DeviceId>,
+    ) -> Self {
         let right = |secret: &Secret32, right: Right| {
             derive(secret, b"", labels::CAP, &[encode(&right), space.0.to_vec()].concat())
         };
         let generation = |root: &Secret32| Generation {
             key: derive(root, b"", labels::VAULT_KEY, &vault.0),
-            append: right(root, Right::Append),
-            prune: right(root, Right::Prune),
+            append: Some(right(root, Right::Append)),
+            prune: Some(right(root, Right::Prune)),
         };
         Self {
             vault,
             space,
+            limited,
             life: derive(seed, b"", labels::VAULT_LIFE, &vault.0),
             read: right(seed, Right::Read),
             generations: roots.iter().map(generation).collect(),
         }
+    }
+
+    pub(crate) fn granted(
+        (vault, space): (VaultId, SpaceId),
+        limited: DeviceId,
+        (life, read): (Secret32, Secret32),
+        keys: Vec<Secret32>,
+        append: Secret32,
+    ) -> Self {
+        let generation = |key| Generation { key, append: None, prune: None };
+        let mut generations: Vec<Generation> = keys.into_iter().map(generation).collect();
+        if let Some(newest) = generations.last_mut() {
+            newest.append = Some(append);
+        }
+        Self { vault, space, limited: Some(limited), life, read, generations }
     }
 
     /// Makes the keys of a vault of an account of its own, for tests and benches.
@@ -59,6 +85,30 @@ impl VaultKeys {
     #[must_use]
     pub fn space(&self) -> SpaceId {
         self.space
+    }
+
+    /// Returns the limited device whose vault this is; `None` for one that full devices share.
+    #[must_use]
+    pub fn limited(&self) -> Option<DeviceId> {
+        self.limited
+    }
+
+    /// Returns a second copy.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let generation = |old: &Generation| Generation {
+            key: copy(&old.key),
+            append: old.append.as_ref().map(copy),
+            prune: old.prune.as_ref().map(copy),
+        };
+        Self {
+            vault: self.vault,
+            space: self.space,
+            limited: self.limited,
+            life: copy(&self.life),
+            read: copy(&self.read),
+            generations: self.generations.iter().map(generation).collect(),
+        }
     }
 
     /// Returns the newest generation.
@@ -105,7 +155,7 @@ impl VaultKeys {
     }
 
     /// Returns the capability of a right under the newest generation; `None` for the owner, whose
-    /// key no device holds.
+    /// key no device holds, and for what a limited device may not do.
     #[must_use]
     pub fn capability(&self, right: Right) -> Option<CapabilityKey> {
         self.capability_of(self.generation(), right)
@@ -117,8 +167,8 @@ impl VaultKeys {
         let keys = self.keys_of(generation)?;
         let seed = match right {
             Right::Read => &self.read,
-            Right::Append => &keys.append,
-            Right::Prune => &keys.prune,
+            Right::Append => keys.append.as_ref()?,
+            Right::Prune => keys.prune.as_ref()?,
             Right::Owner => return None,
         };
         Some(CapabilityKey::from_seed(seed))

@@ -2,13 +2,17 @@
 
 use sr_crypto::{CryptoRng, Hash, SigningKey, hash, open_box, seal_box, verify};
 use sr_keys::{Anchor, Removal, VaultKeys};
-use sr_trust::{Account, Verified, device_id};
+use sr_trust::{Account, Device, Verified, device_id};
 use sr_wire::{
     AccountId, DeviceId, EMPTY_HEAD_HASH, Malformed, Misbehaviour, PackId, SealedHead, SpaceId,
-    VaultId, decode, decode_first, encode, labels,
+    VaultId,
+    check::enforced,
+    decode, decode_first, encode, labels,
     limits::{HEAD_LEN, SEALED_HEAD_LEN},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use crate::manifest::{Elements, Manifest};
 
 /// What a device signs about its vault.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -37,7 +41,12 @@ pub struct Head {
     pub chain_hash: Hash,
     /// Unix seconds by the signer's clock.
     pub time_s: u64,
+    /// By a limited device: what it adds to the sets of the newest head before that counts.
+    pub adds: Elements,
 }
+
+/// A limited device adds no more elements under one head, which has no room for them.
+pub const ADDS_MAX: usize = 128;
 
 #[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
 struct SignedHead {
@@ -66,7 +75,7 @@ impl HeadPlace {
 }
 
 /// What a new head says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewHead {
     /// The head before.
     pub previous: HeadPlace,
@@ -78,6 +87,8 @@ pub struct NewHead {
     pub manifest: PackId,
     /// Unix seconds.
     pub time_s: u64,
+    /// Of a limited device, what is added: [`ADDS_MAX`] elements at most.
+    pub adds: Elements,
 }
 
 impl NewHead {
@@ -103,6 +114,7 @@ impl NewHead {
             chain_seq: account.seq(),
             chain_hash: account.newest(),
             time_s: self.time_s,
+            adds: self.adds.clone(),
         };
         seal(&head, keys, device, rng)
     }
@@ -173,24 +185,49 @@ pub struct Opened {
     pub head: Head,
 }
 
-/// Verifies that `heads` are a chain that follows `accepted`, each by a device that might sign it,
-/// and returns the newest that counts: not the ones by a device that was removed, above the heads at
-/// which it was. `None` when none of them counts, and `accepted` goes on to.
+/// What a client has accepted of a space before the heads that it follows now.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The newest head, whoever signed it.
+    pub place: HeadPlace,
+    /// Its place in the account chain.
+    pub chain_seq: u64,
+    /// The newest head that counts; `None` for a space without one, and when it is not known.
+    pub head: Option<&'a Head>,
+}
+
+impl Before<'_> {
+    /// The beginning of a space.
+    pub const NOTHING: Self = Self { place: HeadPlace::EMPTY, chain_seq: 0, head: None };
+
+    fn sets(&self) -> Option<(Hash, Hash)> {
+        match self.head {
+            None if self.place == HeadPlace::EMPTY => {
+                let nothing = Manifest::default();
+                Some((nothing.snapshot_set(), nothing.index_set()))
+            }
+            head => head.map(|head| (head.snapshot_set, head.index_set)),
+        }
+    }
+}
+
+/// Verifies that `heads` are a chain that follows `before`, each by a device that might sign it, and
+/// tells which count: not the ones by a device that was removed, above the heads at which it was, and
+/// not those by a limited device that do more than add.
 ///
 /// **Errors** [`Misbehaviour::HeadForked`], [`Misbehaviour::PlaceMismatch`], those of [`open`].
 pub fn follow(
-    accepted: HeadPlace,
-    chain_seq: u64,
+    before: Before<'_>,
     heads: &[SealedHead],
     keys: &VaultKeys,
     account: &Verified<Account>,
     removals: &[Removal],
-) -> Result<Option<Opened>, Misbehaviour> {
-    let mut opened: Vec<Opened> = Vec::with_capacity(heads.len());
-    let (mut before, mut chain_seq) = (accepted, chain_seq);
+) -> Result<Judged, Misbehaviour> {
+    let mut judged = Judged::default();
+    let (mut previous, mut chain_seq) = (before.place, before.chain_seq);
     for sealed in heads {
         // SR-007: it does not follow the one before.
-        let follows = sealed.seq == before.seq + 1 && sealed.previous == before.hash;
+        let follows = sealed.seq == previous.seq + 1 && sealed.previous == previous.hash;
         Misbehaviour::HeadForked.refuse_if(!follows)?;
         let head = open(sealed, keys, account)?;
         // SR-026: a head names no earlier place in the account chain than the head before.
@@ -200,16 +237,46 @@ pub fn follow(
         let differs = anchors(keys.space(), removals)
             .any(|anchor| anchor.seq == place.seq && anchor.hash != place.hash);
         Misbehaviour::HeadForked.refuse_if(differs)?;
-        (before, chain_seq) = (place, head.chain_seq);
-        opened.push(Opened { place, head });
-    }
-    while let Some(newest) = opened.pop() {
-        let counts = counts(&newest.head, newest.place, keys.space(), account, removals);
-        if counts || !sr_wire::check::enforced(Misbehaviour::SignerUnknown) {
-            return Ok(Some(newest));
+        (previous, chain_seq) = (place, head.chain_seq);
+        let sets = match judged.counting.last() {
+            Some(Opened { head, .. }) => Some((head.snapshot_set, head.index_set)),
+            None => before.sets(),
+        };
+        let counts = counts(&head, place, keys.space(), account, removals);
+        if !counts && enforced(Misbehaviour::SignerUnknown) {
+            continue;
         }
+        // SR-031
+        if !may_sign(&head, sets, keys, account) && enforced(Misbehaviour::LimitedOverreach) {
+            judged.overreach = Some(head.signer);
+            continue;
+        }
+        judged.counting.push(Opened { place, head });
     }
-    Ok(None)
+    Ok(judged)
+}
+
+/// A chain of heads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The heads that count, oldest first.
+    pub counting: Vec<Opened>,
+    /// A limited device that has written a head which does more than add, and does not count.
+    pub overreach: Option<DeviceId>,
+}
+
+/// A limited device writes to its own vault only, and only adds (SR-031).
+fn may_sign(
+    head: &Head,
+    before: Option<(Hash, Hash)>,
+    keys: &VaultKeys,
+    account: &Verified<Account>,
+) -> bool {
+    if account.device(head.signer).is_none_or(Device::is_full) {
+        return true;
+    }
+    let adds_only = |sets| head.adds.added_to(sets) == (head.snapshot_set, head.index_set);
+    keys.limited() == Some(head.signer) && before.is_some_and(adds_only)
 }
 
 /// The tip rule (SR-014): a head counts if its signer is live now, or if the device that removed the

@@ -126,6 +126,13 @@ pub struct BlockPlace {
     pub raw_len: u32,
 }
 
+/// Which place of a chunk counts that was stored twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wins {
+    First,
+    Newest,
+}
+
 /// The block of a chunk that is lost.
 const NOWHERE: u32 = u32::MAX;
 
@@ -142,8 +149,18 @@ pub struct ChunkIndex {
 impl ChunkIndex {
     /// Adds what a pack holds. A chunk that is known gets the new place: it was stored again because
     /// the old one was damaged.
-    #[expect(clippy::cast_possible_truncation, reason = "packs are capped at 2^20, blocks at 2^32")]
     pub fn add(&mut self, pack: &IndexPack) {
+        self.add_by(pack, Wins::Newest);
+    }
+
+    /// Adds what a pack holds that a limited device has listed. A chunk that is known keeps its place:
+    /// whoever has stolen such a device could else take away what it had stored.
+    pub fn add_new(&mut self, pack: &IndexPack) {
+        self.add_by(pack, Wins::First);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "packs are capped at 2^20, blocks at 2^32")]
+    fn add_by(&mut self, pack: &IndexPack, wins: Wins) {
         let pack_number = self.packs.len() as u32;
         self.packs.push((pack.id, pack.seal));
         for block in &pack.blocks {
@@ -164,7 +181,8 @@ impl ChunkIndex {
                 let place = Place { block: number, offset, len: chunk.len };
                 let (number, is_new) = self.ids.insert(chunk.id);
                 match self.places.get_mut(number as usize) {
-                    Some(old) if !is_new => *old = place,
+                    Some(old) if !is_new && wins == Wins::Newest => *old = place,
+                    Some(_) if !is_new => {}
                     _ => self.places.push(place),
                 }
                 offset += chunk.len;

@@ -1,6 +1,6 @@
 //! Snapshots, and the manifest that lists them and the indexes. See `spec/manifest.md`.
 
-use sr_crypto::{Hash, hash};
+use sr_crypto::{Hash, Label, hash};
 use sr_wire::{DeviceId, Malformed, Misbehaviour, PackId, SnapshotId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -173,17 +173,72 @@ impl Manifest {
         newest.map_or(0, |number| number.saturating_add(1))
     }
 
-    /// Returns the root of the set of snapshots: `H("snapshot-set", snapshots)`.
+    /// Returns the root of the set of snapshots.
     #[must_use]
     pub fn snapshot_set(&self) -> Hash {
-        hash(labels::SNAPSHOT_SET, &[&encode(&self.snapshots)])
+        extend(labels::SNAPSHOT_SET, hash(labels::SNAPSHOT_SET, &[]), &self.elements().snapshots)
     }
 
-    /// Returns the root of the set of indexes: `H("index-set", indexes ‖ retired)`.
+    /// Returns the root of the set of indexes, and of what is retired.
     #[must_use]
     pub fn index_set(&self) -> Hash {
-        hash(labels::INDEX_SET, &[&encode(&self.indexes), &encode(&self.retired)])
+        let start = hash(labels::INDEX_SET, &[&encode(&self.retired)]);
+        extend(labels::INDEX_SET, start, &self.elements().indexes)
     }
+
+    /// Returns what this manifest adds to `before`; `None` when something of it is gone, changed, or
+    /// in another place.
+    #[must_use]
+    pub fn adds_to(&self, before: &Self) -> Option<Elements> {
+        let is_more = self.retired == before.retired
+            && self.snapshots.starts_with(&before.snapshots)
+            && self.indexes.starts_with(&before.indexes);
+        let mut all = self.elements();
+        all.snapshots.drain(..before.snapshots.len().min(all.snapshots.len()));
+        all.indexes.drain(..before.indexes.len().min(all.indexes.len()));
+        is_more.then_some(all)
+    }
+
+    fn elements(&self) -> Elements {
+        let snapshot = |listed: &Listed| hash(labels::SET_SNAPSHOT, &[&encode(listed)]);
+        let index = |index: &IndexRef| hash(labels::SET_INDEX, &[&encode(index)]);
+        Elements {
+            snapshots: self.snapshots.iter().map(snapshot).collect(),
+            indexes: self.indexes.iter().map(index).collect(),
+        }
+    }
+}
+
+/// Elements of both sets, by their hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Elements {
+    /// Of snapshots as they are listed.
+    pub snapshots: Vec<Hash>,
+    /// Of indexes.
+    pub indexes: Vec<Hash>,
+}
+
+impl Elements {
+    /// Returns how many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.snapshots.len() + self.indexes.len()
+    }
+
+    /// Returns the roots of both sets after these were added to sets with the roots `before`.
+    #[must_use]
+    pub fn added_to(&self, before: (Hash, Hash)) -> (Hash, Hash) {
+        (
+            extend(labels::SNAPSHOT_SET, before.0, &self.snapshots),
+            extend(labels::INDEX_SET, before.1, &self.indexes),
+        )
+    }
+}
+
+/// A set's root is a chain of hashes over its elements, so that a head can show, without the lists,
+/// that it only adds.
+fn extend(label: Label, root: Hash, elements: &[Hash]) -> Hash {
+    elements.iter().fold(root, |root, element| hash(label, &[&root, element]))
 }
 
 /// Returns the hash by which an [`IndexRef`] names an index's raw bytes.
@@ -264,4 +319,40 @@ mod tests {
         assert!(Manifest::parse(&bytes[1..]).is_err());
         assert!(Manifest::parse(&[]).is_err());
     }
+    #[test]
+    fn what_is_added_leads_from_root_to_root_and_nothing_else_does() {
+        let after = manifest();
+        let roots = |of: &Manifest| (of.snapshot_set(), of.index_set());
+        for (snapshots, indexes) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)] {
+            let mut before = after.clone();
+            before.snapshots.truncate(snapshots);
+            before.indexes.truncate(indexes);
+            let adds = after.adds_to(&before).expect("adds");
+            assert_eq!(adds.count(), 3 - snapshots - indexes);
+            assert_eq!(adds.added_to(roots(&before)), roots(&after));
+            assert_eq!(before.adds_to(&after).is_some(), (snapshots, indexes) == (2, 1));
+        }
+        let differs = |change: fn(&mut Manifest)| {
+            let mut before = after.clone();
+            change(&mut before);
+            assert_eq!(after.adds_to(&before), None);
+            assert_ne!(Elements::default().added_to(roots(&before)), roots(&after));
+        };
+        differs(|before| before.snapshots.swap(0, 1));
+        differs(|before| before.snapshots[1].set_tag(PINNED, true));
+        differs(|before| before.indexes[0].hash[0] ^= 1);
+        differs(|before| before.retired.push(PackId([1; 32])));
+    }
+
+    /// Known answers, so that another implementation finds the same roots.
+    #[test]
+    fn roots_have_known_answers() {
+        let found = [Manifest::default(), manifest()].map(|of| {
+            [of.snapshot_set(), of.index_set()].map(|root| sr_crypto::text::to_hex(&root[..8]))
+        });
+        assert_eq!(found, KNOWN);
+    }
+
+    const KNOWN: [[&str; 2]; 2] =
+        [["a454b926efa4360c", "08a9f9c4fe81bd90"], ["8fcad34244c99c9e", "61a8854c7392393e"]];
 }

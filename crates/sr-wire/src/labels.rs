@@ -78,6 +78,8 @@ labels! {
     KEY_FILE = "keys-check";
     /// Box around what only the root opens of a key block.
     KEY_BLOCK_BOX = "keys-box";
+    /// A vault's keys, sealed to a limited device.
+    KEY_BLOCK_GRANT = "keys-grant";
     /// HPKE box of a root.
     KEY_BLOCK_SEAL = "keys-seal";
     /// Box and key of a kit's envelope.
@@ -96,6 +98,8 @@ labels! {
     KIT_SEAL = "kit-seal";
     /// Seed of a kit's signing key.
     KIT_SIGN = "kit-sign";
+    /// Ids of a limited device's vault and its space, from the seed.
+    LIMITED_VAULT = "limited-vault";
     /// Hash of a linking ceremony.
     LINK = "link-transcript";
     /// What a new device commits to.
@@ -130,6 +134,10 @@ labels! {
     SEED_COMMIT = "seed-commit";
     /// Hash of the public TLS key.
     SPKI = "tls-spki";
+    /// A snapshot in the set of a head.
+    SET_SNAPSHOT = "set-snapshot";
+    /// An index in the set of a head.
+    SET_INDEX = "set-index";
     /// Root of a head's set of snapshots.
     SNAPSHOT_SET = "snapshot-set";
     /// A capability's signature over the rotation of a space's keys.

@@ -74,8 +74,14 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Back up, list and restore
-    #[command(subcommand)]
-    Backup(BackupCommand),
+    Backup {
+        /// What to do
+        #[command(subcommand)]
+        command: BackupCommand,
+        /// Look at the backups of an append-only device instead, by its name or id
+        #[arg(long, global = true, value_name = "DEVICE")]
+        of: Option<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -399,6 +405,13 @@ pub(crate) enum DeviceCommand {
         /// On the new device: its name; the host name unless given
         #[arg(long, value_name = "D")]
         device_name: Option<String>,
+        /// On the new device: it can back up and read its own backups, and nothing else
+        ///
+        /// For a machine that others may break into: it has a vault of its own, to which it can only
+        /// add. What it has stored once, whoever steals its keys can't take away, and what your other
+        /// devices store, they can't read.
+        #[arg(long, requires = "server")]
+        append_only: bool,
     },
     /// List the devices of your account
     Ls,

@@ -14,7 +14,7 @@ use crate::{
     interrupt::end_on_ctrl_c,
     look::split,
     output::{Done, Output, bytes, count, plural, printable, time},
-    status::client,
+    status::{client, overreach_warning},
     terminal::with_progress,
 };
 
@@ -112,7 +112,8 @@ pub(crate) fn snapshots(args: &Args, forgotten: bool) -> Result<Done, Failure> {
         lines.join("\n")
     };
     let data: Vec<Value> = snapshots.iter().map(snapshot_json).collect();
-    Ok(Done::new(text, json!({ "snapshots": data })))
+    let warnings = overreach_warning(&client)?.into_iter().collect();
+    Ok(Done::new(text, json!({ "snapshots": data })).with_warnings(warnings, 0))
 }
 
 pub(crate) fn restore(

@@ -1,7 +1,7 @@
 //! `device …`
 
 use serde_json::{Value, json};
-use sr_client::{DeviceEntry, Linking};
+use sr_client::{DeviceEntry, DeviceKind, Linking};
 use sr_crypto::text::to_hex;
 
 use crate::{
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Args, output: &Output, command: &DeviceCommand) -> Resu
     match command {
         DeviceCommand::Chain { .. } => chain(args),
         DeviceCommand::Link { code: Some(code), .. } => link_old(args, output, code),
-        DeviceCommand::Link { server, device_name, .. } => {
+        DeviceCommand::Link { server, device_name, append_only, .. } => {
             let server = server.as_deref().ok_or_else(|| {
                 Failure::usage(
                     "`device link` needs a code, or the server's address",
@@ -24,7 +24,8 @@ pub(crate) fn run(args: &Args, output: &Output, command: &DeviceCommand) -> Resu
                      to type on a device that you have already.",
                 )
             })?;
-            link_new(args, output, server, device_name.as_deref())
+            let kind = if *append_only { DeviceKind::Limited } else { DeviceKind::Full };
+            link_new(args, output, server, kind, device_name.as_deref())
         }
         DeviceCommand::Ls => ls(args, false),
         DeviceCommand::Rename { device, name } => rename(args, device, name),
@@ -41,10 +42,11 @@ fn ls(args: &Args, all: bool) -> Result<Done, Failure> {
     for device in &shown {
         let id = device.id.to_string();
         let id = if all { id.as_str() } else { &id[..9] };
+        let only = if device.is_limited { "  append-only" } else { "" };
         let this = if device.is_this { "  (this one)" } else { "" };
         let gone =
             device.removed.map_or_else(String::new, |seq| format!("  taken out by change {seq}"));
-        text.push_str(&format!("{id}  {}{this}{gone}\n", name(device)));
+        text.push_str(&format!("{id}  {}{only}{this}{gone}\n", name(device)));
     }
     let list: Vec<Value> = shown.iter().map(|device| to_json(device)).collect();
     let warnings = waiting_warnings(&client);
@@ -113,16 +115,28 @@ fn link_old(args: &Args, output: &Output, code: &str) -> Result<Done, Failure> {
     let mut client = client(args)?;
     output.tell("..  meeting the new device at the server");
     let offer = client.link(code)?;
+    if offer.is_limited() {
+        output.tell(
+            "..  it is to be append-only: it backs up to a vault of its own, and reads no other",
+        );
+    }
+    let is_limited = offer.is_limited();
     let words = ask_words("Type the three words that the new device shows: ")?;
     let words = client.link_finish(offer, &words)?;
+    let kit = if is_limited && client.has_kit() {
+        "\n\nAfter that, try your kit (`strongroom recovery drill`), so that it can overrule a thief there, too."
+    } else {
+        ""
+    };
+    let what = if is_limited { "append-only device" } else { "device" };
     let text = format!(
-        "ok  the new device is in your account\n\
+        "ok  the new {what} is in your account\n\
          Type these three words on the new device:\n\n    {}\n\n\
          If it does not take them, take it out again: `strongroom device ls` and \
-         `strongroom device revoke`.",
+         `strongroom device revoke`.{kit}",
         words.join(" ")
     );
-    Ok(Done::new(text, json!({ "words": words })))
+    Ok(Done::new(text, json!({ "words": words, "append_only": is_limited })))
 }
 
 /// The side of the new device.
@@ -130,6 +144,7 @@ fn link_new(
     args: &Args,
     output: &Output,
     server: &str,
+    kind: DeviceKind,
     device_name: Option<&str>,
 ) -> Result<Done, Failure> {
     let dir = dir(args)?;
@@ -137,7 +152,7 @@ fn link_new(
         return Err(sr_client::ClientError::AlreadyJoined.into());
     }
     let device = device_name.map_or_else(host_name, str::to_owned);
-    let mut linking = Linking::begin(server, clock())?;
+    let mut linking = Linking::begin(server, kind, clock())?;
     output.tell(&format!(
         "On a device that you have already, run:\n\n    strongroom device link {}\n\n\
          ..  waiting for it (up to ten minutes)",
@@ -151,10 +166,17 @@ fn link_new(
     let chain = client.chain()?;
     let text = format!(
         "ok  this device, {}, is one of {} of your account\n\
-         ok  it knows what your other device had seen: nothing older is taken from the server\n\
-         Next: strongroom backup add PATH, or strongroom backup snapshots",
+         ok  {}\n\
+         Next: strongroom backup add PATH{}",
         printable(&device),
-        chain.devices
+        chain.devices,
+        match kind {
+            DeviceKind::Full =>
+                "it knows what your other device had seen: nothing older is taken from the server",
+            DeviceKind::Limited =>
+                "it is append-only: what it has stored, nobody can take away from here; prune on another device",
+        },
+        if kind == DeviceKind::Full { ", or strongroom backup snapshots" } else { "" },
     );
     Ok(Done::new(text, json!({ "device": device, "account": chain.account.to_string() })))
 }
@@ -192,6 +214,7 @@ fn to_json(device: &DeviceEntry) -> Value {
         "id": device.id.to_string(),
         "name": device.name,
         "is_this": device.is_this,
+        "append_only": device.is_limited,
         "added": device.added,
         "removed": device.removed,
     })

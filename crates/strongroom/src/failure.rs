@@ -299,6 +299,27 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "Begin again on the new device: `strongroom device link --server HOST:PORT`.",
             ),
+            ClientError::Limited => make(
+                "APPEND_ONLY",
+                exit::CONFLICT,
+                "It backs up and reads its own backups. It has no key for anything else.",
+                NOTHING_DONE,
+                "Do it on another of your devices; for this one's backups: `strongroom backup … --of DEVICE`.",
+            ),
+            ClientError::LimitedTooMuch => make(
+                "APPEND_ONLY_TOO_MUCH",
+                exit::CONFLICT,
+                "An append-only device shows with each run that it only adds, and there is room for about a                  hundred folders in that.",
+                GOES_ON,
+                "Back up folder by folder: `strongroom backup now FOLDER`. What was stored is used then.",
+            ),
+            ClientError::NotLimited(_) => make(
+                "NOT_APPEND_ONLY",
+                exit::NOT_FOUND,
+                "The backups of all other devices are in one list.",
+                NOTHING_DONE,
+                "Leave out --of; `strongroom device ls` says which devices are append-only.",
+            ),
             ClientError::LinkLocked { .. } => make(
                 "LINK_LOCKED",
                 exit::CONFLICT,
@@ -534,6 +555,7 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::EnvelopeAltered => "ENVELOPE_ALTERED",
         Misbehaviour::ChainNotAsPromised => "CHAIN_NOT_AS_PROMISED",
         Misbehaviour::LinkAltered => "LINK_ALTERED",
+        Misbehaviour::LimitedOverreach => "LIMITED_OVERREACH",
         _ => "MISBEHAVIOUR",
     }
 }

@@ -55,7 +55,18 @@ fn no_core_dumps() {
 
 fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
     match &args.command {
-        Command::Backup(backup) => match backup {
+        Command::Backup { command, of } => match command {
+            BackupCommand::Add(_)
+            | BackupCommand::Ls
+            | BackupCommand::Now { .. }
+            | BackupCommand::Rm { .. }
+                if of.is_some() =>
+            {
+                Err(failure::Failure::usage(
+                    "--of is for the backups that another device has made",
+                    "Run this on that device, without --of.",
+                ))
+            }
             BackupCommand::Add(wanted) => folders::add(args, wanted),
             BackupCommand::Browse { what } => look::browse(args, what),
             BackupCommand::Diff { before, after } => look::diff(args, before, after),

@@ -7,7 +7,7 @@ use sr_client::{Client, Clock, KeyLock, Status, profile_dir};
 use sr_wire::Invite;
 
 use crate::{
-    args::Args,
+    args::{Args, Command},
     failure::{Failure, exit},
     output::{Done, plural, printable, time},
 };
@@ -33,9 +33,23 @@ pub(crate) fn dir(args: &Args) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Opens the profile.
+/// Opens the profile, and the vault that the command line names.
 pub(crate) fn client(args: &Args) -> Result<Client, Failure> {
-    Ok(Client::open(&dir(args)?, clock())?)
+    let mut client = Client::open(&dir(args)?, clock())?;
+    if let Command::Backup { of: Some(device), .. } = &args.command {
+        client.use_vault_of(device)?;
+    }
+    Ok(client)
+}
+
+/// Says that an append-only device has tried what it may not.
+pub(crate) fn overreach_warning(client: &Client) -> Result<Option<String>, Failure> {
+    Ok(client.overreach()?.map(|device| {
+        let device = &device.to_string()[..9];
+        format!(
+            "SR-031: the append-only device {device} has written a state that lacks what was there before. It              does not count, and nothing is lost; somebody may have its keys. Take it out: strongroom device              revoke {device}"
+        )
+    }))
 }
 
 /// Returns the name that a device has unless it is given one.
@@ -93,7 +107,8 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         text.push_str(&format!("You         {}\n", printable(name)));
     }
     text.push_str(&format!("Server      {} ({name})\n", status.server));
-    text.push_str(&format!("Device      {}\n", printable(&status.device)));
+    let only = if status.is_limited { " (append-only)" } else { "" };
+    text.push_str(&format!("Device      {}{only}\n", printable(&status.device)));
     text.push_str(&format!("Account     {}\n", account_line(&status)));
     let lock = sr_client::key_lock(&dir(args)?)?;
     let lock = if lock == KeyLock::None { "without a passphrase" } else { "under a passphrase" };
@@ -136,6 +151,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "server_name": status.server_name,
         "reached": status.unreachable.is_none(),
         "device": status.device,
+        "append_only": status.is_limited,
         "key_file": status.key_file,
         "passphrase": lock == "under a passphrase",
         "account": status.account.to_string(),
@@ -169,6 +185,7 @@ fn account_line(status: &Status) -> String {
 
 fn kit_line(status: &Status) -> String {
     match (&status.kit, status.has_kit) {
+        _ if status.is_limited => "kept by your other devices".into(),
         (Some(kit), true) => format!("{}, last tried {}", kit.id, time(kit.checked_s)),
         (None, true) => "there is one".into(),
         (_, false) => {
@@ -180,6 +197,9 @@ fn kit_line(status: &Status) -> String {
 }
 
 fn kit_warning(status: &Status) -> Option<String> {
+    if status.is_limited {
+        return None;
+    }
     if !status.has_kit {
         return Some("there is no recovery kit; run `strongroom recovery kit`".into());
     }

@@ -3,9 +3,12 @@
 use std::{fs, path::PathBuf, sync::PoisonError};
 
 use rusqlite::params;
-use sr_client::{Client, ClientError, Clock, Kit, Linking, Progress, Target};
+use sr_client::{Client, ClientError, Clock, DeviceKind, Kit, Linking, Progress, Target};
 use sr_trust::Block;
-use sr_vault::head::{HeadPlace, NewHead};
+use sr_vault::{
+    head::{HeadPlace, NewHead},
+    manifest::Elements,
+};
 use sr_wire::{Misbehaviour, PackId, check::danger_skip, encode};
 
 use crate::{
@@ -28,7 +31,11 @@ impl World {
 
     /// Links a new device with the first one, word by word.
     pub(crate) fn link(&self, name: &str) -> Client {
-        let mut linking = Linking::begin(&self.address(), clock()).expect("begins");
+        self.link_as(DeviceKind::Full, name)
+    }
+
+    pub(crate) fn link_as(&self, kind: DeviceKind, name: &str) -> Client {
+        let mut linking = Linking::begin(&self.address(), kind, clock()).expect("begins");
         let code = linking.code();
         let (words_of_new, linking) = std::thread::scope(|scope| {
             let (send, receive) = std::sync::mpsc::channel();
@@ -151,7 +158,8 @@ fn a_wrong_word_adds_nobody() {
     let mut client = world.client();
     let wrong: Vec<String> = ["zoo", "zoo", "zoo"].map(str::to_owned).to_vec();
     for _ in 0..3 {
-        let mut linking = Linking::begin(&world.address(), clock()).expect("begins");
+        let mut linking =
+            Linking::begin(&world.address(), DeviceKind::Full, clock()).expect("begins");
         let code = linking.code();
         let offer = std::thread::scope(|scope| {
             let new = scope.spawn(|| linking.words().map(|_| ()));
@@ -168,7 +176,7 @@ fn a_wrong_word_adds_nobody() {
             "{again:?}"
         );
     }
-    let linking = Linking::begin(&world.address(), clock()).expect("begins");
+    let linking = Linking::begin(&world.address(), DeviceKind::Full, clock()).expect("begins");
     let refused = client.link(&linking.code());
     assert!(matches!(refused, Err(ClientError::LinkLocked { .. })), "{refused:?}");
     assert_eq!(client.devices().expect("lists").len(), 1);
@@ -179,7 +187,7 @@ fn a_wrong_word_adds_nobody() {
 #[test]
 fn the_new_device_takes_nothing_before_the_words() {
     let world = World::new();
-    let mut linking = Linking::begin(&world.address(), clock()).expect("begins");
+    let mut linking = Linking::begin(&world.address(), DeviceKind::Full, clock()).expect("begins");
     let code = linking.code();
     std::thread::scope(|scope| {
         let (send, receive) = std::sync::mpsc::channel::<Vec<&str>>();
@@ -238,6 +246,7 @@ fn a_device_that_was_taken_out_reads_nothing_new_and_writes_nothing() {
         index_set: [1; 32],
         manifest: PackId([1; 32]),
         time_s: 1,
+        adds: Elements::default(),
     }
     .seal(&stolen.vault, &stolen.account, &stolen.device.signing(), &mut rng());
     world.show_head(&forged);

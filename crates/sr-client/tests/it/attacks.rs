@@ -17,10 +17,10 @@ use sr_vault::{
     block::Kind,
     head::{HeadPlace, NewHead},
     index::{Index, IndexBlock, IndexChunk, IndexPack},
-    manifest::{IndexRef, Manifest, index_hash},
+    manifest::{Elements, IndexRef, Manifest, index_hash},
     pack::{PackBuilder, PackSeal},
 };
-use sr_wire::{Misbehaviour, PackId, SealedHead, check::danger_skip, encode};
+use sr_wire::{Misbehaviour, PackId, SealedHead, SpaceId, check::danger_skip, encode};
 
 use crate::world::World;
 
@@ -205,24 +205,24 @@ fn forge_head(
     let raw_len = u32::try_from(raw.len()).expect("short").to_be_bytes();
     builder.push(Kind::Manifest, &[&raw_len, &raw[..]].concat());
     let pack = builder.id();
-    plant(world, pack, &builder.seal(&insider.vault));
+    plant(world, insider.vault.space(), pack, &builder.seal(&insider.vault));
     let mut head = NewHead {
         previous,
         snapshot_set: manifest.snapshot_set(),
         index_set: manifest.index_set(),
         manifest: pack,
         time_s: 1,
+        adds: Elements::default(),
     };
     change(&mut head);
     head.seal(&insider.vault, &insider.account, device, &mut rng())
 }
 
 /// Puts a pack into the server's store as if it had been received.
-fn plant(world: &World, pack: PackId, bytes: &[u8]) {
+pub(crate) fn plant(world: &World, space: SpaceId, pack: PackId, bytes: &[u8]) {
     let folder = world.data().join("packs").join(sr_crypto::text::to_hex(&pack.0[..1]));
     fs::write(folder.join(pack.to_string()), bytes).expect("writes");
     fs::create_dir_all(&folder).expect("makes");
-    let space = world.insider().vault.space();
     world
         .database()
         .execute(
@@ -442,13 +442,14 @@ fn forge_place(world: &World, chunks: &[(ChunkId, &[u8])]) {
     });
     let raw = manifest.to_bytes();
     builder.push(Kind::Manifest, &[&len(&raw).to_be_bytes(), &raw[..]].concat());
-    plant(world, pack, &builder.seal(&insider.vault));
+    plant(world, insider.vault.space(), pack, &builder.seal(&insider.vault));
     let head = NewHead {
         previous: HeadPlace::of(Some(&world.stored_head())),
         snapshot_set: manifest.snapshot_set(),
         index_set: manifest.index_set(),
         manifest: pack,
         time_s: 1,
+        adds: Elements::default(),
     };
     let signing = insider.device.signing();
     world.show_head(&head.seal(&insider.vault, &insider.account, &signing, &mut rng()));

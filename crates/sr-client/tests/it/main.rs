@@ -9,6 +9,7 @@ mod browse;
 mod faults;
 mod hostile;
 mod keep;
+mod limited;
 mod model;
 mod network;
 mod odd;

@@ -19,7 +19,8 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 use sr_client::{
-    Client, ClientError, Clock, ContactCard, Kit, Linking, MakeDialer, Progress, RequestKind,
+    Client, ClientError, Clock, ContactCard, DeviceKind, Kit, Linking, MakeDialer, Progress,
+    RequestKind,
 };
 use sr_crypto::Hash;
 use sr_keys::{DeviceKeys, KeyBlock};
@@ -236,6 +237,7 @@ struct OpenKeyBlock {
     generation: u32,
     bound_to: [u8; 32],
     recipients: Vec<Recipient>,
+    grants: Vec<Recipient>,
     inside: VLBytes,
 }
 
@@ -391,7 +393,8 @@ impl Model {
     fn link(&mut self, actor: usize) -> Result<(), ClientError> {
         let (name, dir) = self.new_device();
         // The ceremony's own lies are those of `accounts.rs`; here it is the account's.
-        let mut linking = Linking::begin_by(&self.invite.address, self.clock(), &self.dialer)?;
+        let mut linking =
+            Linking::begin_by(&self.invite.address, DeviceKind::Full, self.clock(), &self.dialer)?;
         let code = linking.code();
         let mut client = self.open(actor)?;
         linking.set_patience(Duration::from_secs(2));
@@ -551,7 +554,8 @@ impl Model {
             let len = usize::try_from(*seq + 1).expect("few");
             let then = Verified::verify(*account, &chain[..len]).expect("verifies");
             let block: OpenKeyBlock = decode("key block", bytes, 1 << 20).expect("parses");
-            let recipients: BTreeSet<DeviceId> = block.recipients.iter().map(|r| r.key).collect();
+            let all = block.recipients.iter().chain(&block.grants);
+            let recipients: BTreeSet<DeviceId> = all.map(|r| r.key).collect();
             let mut named: BTreeSet<DeviceId> = then.live().map(|device| device.id).collect();
             let policy = then.policy();
             named.extend([&policy.kit, &policy.contacts].into_iter().flatten().map(|key| key.id()));

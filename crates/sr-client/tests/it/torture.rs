@@ -18,7 +18,9 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use sr_client::{Client, ClientError, Clock, Keep, Linking, Progress, ReadData, Target};
+use sr_client::{
+    Client, ClientError, Clock, DeviceKind, Keep, Linking, Progress, ReadData, Target,
+};
 use sr_server::{Server, Stores};
 use sr_store::{Caps, Fault, Faults, Faulty, MemoryBlobs, MemoryMeta, MetaStore, sweep};
 use sr_wire::{Misbehaviour, SnapshotId};
@@ -123,7 +125,8 @@ impl Torture {
 
     fn link(&self) {
         let dialer = dialer(&self.network);
-        let mut linking = Linking::begin_by("simulated:1", self.clock(), &dialer).expect("begins");
+        let mut linking = Linking::begin_by("simulated:1", DeviceKind::Full, self.clock(), &dialer)
+            .expect("begins");
         let code = linking.code();
         let (send, receive) = std::sync::mpsc::channel::<Vec<&str>>();
         let (words, linking) = std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ use sr_keys::{DeviceKeys, KeyBlock, RootRecord, VaultKeys};
 use sr_server::{DataDir, Server, TlsListener, add_invite};
 use sr_store::Caps;
 use sr_trust::{Account, Block, Verified};
-use sr_wire::{AccountId, SealedHead};
+use sr_wire::{AccountId, SealedHead, SpaceId};
 use tokio::runtime::Runtime;
 
 pub(crate) fn clock() -> Arc<dyn Fn() -> u64 + Send + Sync> {
@@ -199,6 +199,12 @@ impl Insider {
         let id = AccountId::from_slice(&value("account")).expect("id");
         let account = Verified::verify(id, &blocks).expect("verifies");
         let key_block = value("key-block");
+        if account.device(device.id()).is_some_and(|device| !device.is_full()) {
+            let granted =
+                KeyBlock::open_grant(&key_block, &account, device.id(), &device.sealing());
+            let vault = granted.expect("opens").vault;
+            return Self { device, account, vault };
+        }
         let secrets = KeyBlock::open(&key_block, &account, device.id(), &device.sealing());
         let record = RootRecord::parse(&value("record")).expect("parses");
         let entry = &record.vaults[0];
@@ -218,16 +224,19 @@ impl World {
 
     /// The newest head of the vault, as the server has it.
     pub(crate) fn stored_head(&self) -> SealedHead {
+        self.stored_head_of(self.insider().vault.space())
+    }
+
+    pub(crate) fn stored_head_of(&self, space: SpaceId) -> SealedHead {
         let query = "SELECT head FROM heads WHERE space = ?1 ORDER BY seq DESC LIMIT 1";
-        let space = self.insider().vault.space();
         let head: Vec<u8> =
             self.database().query_row(query, [space.0], |row| row.get(0)).expect("has a head");
         sr_wire::decode("head", &head, head.len()).expect("decodes")
     }
 
-    /// Makes `head` the newest of the vault, and forgets what comes after its place.
+    /// Makes `head` the newest of its space, and forgets what comes after its place.
     pub(crate) fn show_head(&self, head: &SealedHead) {
-        let (space, database) = (self.insider().vault.space(), self.database());
+        let (space, database) = (head.space, self.database());
         database
             .execute(
                 "DELETE FROM heads WHERE space = ?1 AND seq >= ?2",

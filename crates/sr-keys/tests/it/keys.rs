@@ -14,7 +14,9 @@ use sr_keys::{
     AccountKeys, Act, Actor, Anchor, DeviceKeys, KeyBlock, Kit, LinkAnswer, LinkOpening, Pins,
     Transcript, begin,
 };
-use sr_trust::{Account, Block, Op, Policy, Role, Verified, account_id, key_block_hash, pop};
+use sr_trust::{
+    Account, Block, DeviceInfo, Op, Policy, Role, Verified, account_id, key_block_hash, pop,
+};
 use sr_wire::{
     AccountId, DeviceId, Misbehaviour, Right, SpaceId, VLBytes, VaultId, check::danger_skip,
     encode, labels,
@@ -81,19 +83,20 @@ impl House {
     }
 
     pub(crate) fn add(&mut self, device: &DeviceKeys) {
-        let joins = pop(&device.signing(), self.account.id(), &device.info(), &[5; 32]);
-        let act = self
-            .actor()
-            .add_device(&self.one, &device.info(), [5; 32], joins, &mut rng(3))
-            .expect("adds");
-        self.take(&act);
+        self.add_as(device, &device.info());
+    }
+
+    pub(crate) fn add_as(&mut self, device: &DeviceKeys, info: &DeviceInfo) {
+        let joins = pop(&device.signing(), self.account.id(), info, &[5; 32]);
+        let act = self.actor().add_device(&self.one, info, [5; 32], joins, &mut rng(3));
+        self.take(&act.expect("adds"));
     }
 
     pub(crate) fn remove(&mut self, device: DeviceId) {
         let anchor = Anchor { space: SpaceId([1; 16]), seq: 7, hash: [8; 32] };
         let act = self
             .actor()
-            .remove_device(&self.one, device, vec![anchor], &mut rng(4))
+            .remove_device(&self.one, device, vec![anchor], &mut rng(100 + self.account.seq()))
             .expect("removes");
         self.take(&act);
     }
@@ -142,6 +145,58 @@ fn every_live_device_and_the_kit_open_the_same_root_and_nobody_else() {
     assert_eq!(*vault.head_key(2).expect("has one").expose(), before);
     assert!(vault.head_key(1).is_some() && vault.head_key(0).is_none());
     assert!(vault.head_key(4).is_none());
+}
+
+/// A limited device gets what its own vault needs, and nothing by which more could be had.
+#[test]
+fn a_limited_device_opens_its_grant_and_nothing_else() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut house = House::new();
+    let [two, nas] = [2, 8].map(|seed| DeviceKeys::generate(&mut rng(seed)));
+    house.add(&two);
+    house.add_as(&nas, &nas.limited_info());
+    let grant = |house: &House, of: &DeviceKeys| {
+        KeyBlock::open_grant(&house.key_block, &house.account, of.id(), &of.sealing())
+    };
+    let mismatch = Some(Misbehaviour::RootMismatch);
+    for generation in 1..=2 {
+        let granted = grant(&house, &nas).expect("opens");
+        let (theirs, all) = (granted.vault, house.secrets.limited_vault(nas.id()));
+        assert_eq!((theirs.vault(), theirs.space()), (all.vault(), all.space()));
+        assert_eq!((theirs.limited(), all.limited()), (Some(nas.id()), Some(nas.id())));
+        assert_eq!((theirs.generation(), all.generation()), (generation, generation));
+        let public =
+            |keys: &sr_keys::VaultKeys, right| keys.capability(right).map(|key| key.public_key());
+        for right in [Right::Read, Right::Append] {
+            assert_eq!(public(&theirs, right), public(&all, right));
+        }
+        assert_eq!((public(&theirs, Right::Prune), public(&theirs, Right::Owner)), (None, None));
+        assert!(theirs.capability_of(generation - 1, Right::Append).is_none());
+        for of in 1..=generation {
+            let keys = [&theirs, &all].map(|keys| *keys.head_key(of).expect("has it").expose());
+            assert_eq!(keys[0], keys[1]);
+        }
+        assert_eq!(theirs.gear(), all.gear());
+        // Of what others are removed at, it learns nothing but what concerns its own space.
+        assert!(granted.removals.iter().all(|removal| removal.anchors.is_empty()));
+        assert_eq!(granted.removals.len(), usize::try_from(generation - 1).expect("small"));
+        // Full devices and limited ones do not open each other's.
+        assert_eq!(house.open(&nas).err(), mismatch);
+        assert_eq!(grant(&house, &house.one).err(), mismatch);
+        let (block, account) = (&house.key_block, &house.account);
+        let forced = KeyBlock::open_grant(block, account, nas.id(), &house.one.sealing());
+        assert_eq!(forced.err(), mismatch);
+        if generation == 1 {
+            house.remove(two.id());
+        }
+    }
+    // Another block than the chain names, and one of another generation.
+    let mut swapped = House { key_block: house.key_block.clone(), ..House::new() };
+    assert_eq!(grant(&swapped, &nas).err(), Some(Misbehaviour::KeyBlockSwapped));
+    swapped.account = house.account.clone();
+    assert!(grant(&swapped, &nas).is_ok());
+    house.remove(nas.id());
+    assert_eq!(grant(&house, &nas).err(), mismatch, "nothing newer");
 }
 
 /// What outlives a removal and what does not.
@@ -214,6 +269,7 @@ struct ForgedBlock {
     generation: u32,
     bound_to: [u8; 32],
     recipients: Vec<ForgedRecipient>,
+    grants: Vec<ForgedRecipient>,
     inside: VLBytes,
 }
 
@@ -246,10 +302,11 @@ impl Forged {
 
     fn seal(&self) -> Vec<u8> {
         let bound_to = [9; 32];
-        let mut aad = vec![1];
+        let mut aad = vec![2];
         aad.extend_from_slice(&self.generation.to_be_bytes());
         aad.extend_from_slice(&bound_to);
         aad.extend_from_slice(&encode(&vec![self.to.0]));
+        aad.extend_from_slice(&encode(&Vec::<DeviceId>::new()));
         let sealed = seal_to(&self.to.1, labels::KEY_BLOCK_SEAL, &aad, &self.root).expect("seals");
         let inside = encode(&ForgedInside {
             seed: self.seed,
@@ -259,10 +316,11 @@ impl Forged {
         let root = Secret32::init_with(|secret| secret.copy_from_slice(&self.root));
         let inside = seal_box(&root, labels::KEY_BLOCK_BOX, &aad, &inside, &mut rng(7));
         encode(&ForgedBlock {
-            version: 1,
+            version: 2,
             generation: self.generation,
             bound_to,
             recipients: vec![ForgedRecipient { key: self.to.0, sealed: sealed.into() }],
+            grants: Vec::new(),
             inside: inside.into(),
         })
     }

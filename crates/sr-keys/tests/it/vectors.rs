@@ -7,7 +7,7 @@ use sr_keys::{
     ContactCard, DeviceKeys, Envelope, HelpRequest, KeyBlock, Kit, LinkAnswer, LinkCommit,
     LinkOpening, Pins, Share, ShareTemplate, Transcript,
 };
-use sr_trust::{Block, Policy, Verified};
+use sr_trust::{Block, DeviceKind, Policy, Verified};
 use sr_wire::{AccountId, VLBytes, decode, encode};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -30,8 +30,11 @@ impl KeyBlockFile {
         let blocks: Result<Vec<Block>, _> =
             self.blocks.iter().map(|block| Block::parse(block.as_slice())).collect();
         let account = Verified::verify(self.account, &blocks.ok()?).ok()?;
-        let key_block = self.key_block.as_slice();
-        KeyBlock::open(key_block, &account, device.id(), &device.sealing()).ok().map(|_| ())
+        let (key_block, id, key) = (self.key_block.as_slice(), device.id(), device.sealing());
+        if account.device(id).is_some_and(|device| !device.is_full()) {
+            return KeyBlock::open_grant(key_block, &account, id, &key).ok().map(|_| ());
+        }
+        KeyBlock::open(key_block, &account, id, &key).ok().map(|_| ())
     }
 }
 
@@ -189,7 +192,17 @@ fn key_blocks() {
     changed("cut", &|bytes| bytes.truncate(bytes.len() - 1));
     changed("trailing-byte", &|bytes| bytes.push(0));
     changed("one-bit", &|bytes| bytes[2000] ^= 1);
-    changed("version-2", &|bytes| bytes[0] = 2);
+    changed("version-1", &|bytes| bytes[0] = 1);
+    let nas = DeviceKeys::generate(&mut rng(8));
+    house.add_as(&nas, &nas.limited_info());
+    let granted = to_file(&house, &nas);
+    write("valid", "limited-device", &granted);
+    let mut bytes = granted.key_block.as_slice().to_vec();
+    *bytes.last_mut().expect("long") ^= 1;
+    let altered = KeyBlockFile { key_block: bytes.into(), ..granted };
+    write("invalid", "limited-device-one-bit", &altered);
+    house.remove(nas.id());
+    write("invalid", "limited-device-removed", &to_file(&house, &nas));
     // Made by a device of the account, and named by its chain.
     let house = House::new();
     let forged = |kind: &str, name: &str, forged: Forged| {
@@ -245,6 +258,7 @@ fn links() {
     };
     changed("other-commitment", &|file| file.commit.commit[0] ^= 1);
     changed("opening-changed-later", &|file| file.opening.random[0] ^= 1);
+    changed("other-kind", &|file| file.commit.kind = DeviceKind::Limited);
     changed("other-account", &|file| file.answer.account.0[0] ^= 1);
     changed("other-card", &|file| file.answer.card[0] ^= 1);
     changed("other-pins-promised", &|file| file.answer.pins[0] ^= 1);

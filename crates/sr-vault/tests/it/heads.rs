@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sr_keys::{Actor, Anchor, DeviceKeys, KeyBlock, Removal, VaultKeys, begin};
 use sr_trust::{Account, Block, Verified, pop};
-use sr_vault::head::{self, HeadPlace, NewHead};
+use sr_vault::{
+    head::{self, Before, HeadPlace, NewHead},
+    manifest::Elements,
+};
 use sr_wire::{
     Misbehaviour, PackId, SealedHead, SpaceId, VaultId, check::danger_skip, limits::SEALED_HEAD_LEN,
 };
@@ -26,6 +29,7 @@ fn new_head(previous: HeadPlace) -> NewHead {
         index_set: [2; 32],
         manifest: PackId([3; 32]),
         time_s: 4,
+        adds: Elements::default(),
     }
 }
 
@@ -88,8 +92,8 @@ impl Pair {
 
     fn follow(&self, heads: &[SealedHead]) -> Result<Option<u64>, Misbehaviour> {
         let (account, vault) = &self.after;
-        let newest = head::follow(HeadPlace::EMPTY, 0, heads, vault, account, &self.removals)?;
-        Ok(newest.map(|newest| newest.place.seq))
+        let newest = head::follow(Before::NOTHING, heads, vault, account, &self.removals)?;
+        Ok(newest.counting.last().map(|newest| newest.place.seq))
     }
 }
 
@@ -245,7 +249,7 @@ fn sr_026_a_head_at_a_place_it_cannot_have_is_refused() {
         &mut rng(9),
     );
     let both = [newer.clone(), older];
-    let follow = || head::follow(HeadPlace::EMPTY, 0, &both, vault, account, &[]).map(|_| ());
+    let follow = || head::follow(Before::NOTHING, &both, vault, account, &[]).map(|_| ());
     assert_eq!(follow(), mismatch);
     danger_skip(&[Misbehaviour::PlaceMismatch]);
     let without = follow();

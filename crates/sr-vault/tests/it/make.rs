@@ -10,7 +10,7 @@ use sr_vault::{
     block::{Compression, Compressor, Kind},
     head::{HeadPlace, NewHead},
     index::{Index, IndexBlock, IndexChunk, IndexPack},
-    manifest::{Forgotten, IndexRef, Listed, Manifest, PINNED, Snapshot},
+    manifest::{Elements, Forgotten, IndexRef, Listed, Manifest, PINNED, Snapshot},
     pack::{PackBuilder, PackSeal},
     tree::{self, Attribute, Content, Hole, Node},
 };
@@ -132,6 +132,7 @@ fn heads() -> Format {
         index_set: [2; 32],
         manifest: PackId([3; 32]),
         time_s: 4,
+        adds: Elements::default(),
     };
     let first = new(HeadPlace::EMPTY).seal(&keys.vault, &keys.account, &device, &mut rng);
     let second =

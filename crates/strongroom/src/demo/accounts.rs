@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread};
 
-use sr_client::{Client, ClientError, Linking, Progress, Target, compare};
+use sr_client::{Client, ClientError, DeviceKind, Linking, Progress, Target, compare};
 use sr_wire::Misbehaviour;
 
 use crate::{
@@ -122,7 +122,7 @@ impl Stage {
 
     fn link(&self, name: &str) -> Result<(), Failure> {
         let address = self.address()?.to_string();
-        let mut linking = Linking::begin(&address, clock())?;
+        let mut linking = Linking::begin(&address, DeviceKind::Full, clock())?;
         let code = linking.code();
         let own = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let (send, receive) = std::sync::mpsc::channel::<Vec<String>>();
