@@ -103,6 +103,8 @@ pub struct Status {
     pub account_seq: u64,
     /// Its live devices.
     pub devices: u64,
+    /// Those of them that are append-only.
+    pub limited_devices: u64,
     /// Whether it has a recovery kit.
     pub has_kit: bool,
     /// Whether it has recovery contacts.
@@ -545,6 +547,7 @@ impl Client {
             account: self.profile.keys.account.id(),
             account_seq: 0,
             devices: 0,
+            limited_devices: 0,
             has_kit: false,
             has_contacts: false,
             kit: None,
@@ -579,6 +582,7 @@ impl Client {
         let account = &self.profile.keys.account;
         status.account_seq = account.seq();
         status.devices = account.live().count() as u64;
+        status.limited_devices = self.limited_devices();
         status.has_kit = self.has_kit();
         status.has_contacts = account.policy().contacts.is_some();
         let record = self.profile.record()?.unwrap_or_default();

@@ -208,10 +208,11 @@ pub struct LinkOffer {
 }
 
 impl LinkOffer {
-    /// Returns whether the new device is to be a limited one.
+    /// Returns the new device if it is to be a limited one.
     #[must_use]
-    pub fn is_limited(&self) -> bool {
-        self.transcript.device().kind == DeviceKind::Limited
+    pub fn limited(&self) -> Option<DeviceId> {
+        let device = self.transcript.device();
+        (device.kind == DeviceKind::Limited).then(|| device.id())
     }
 }
 
@@ -294,8 +295,8 @@ impl Client {
             return Err(ClientError::WrongWords);
         }
         self.profile.set_link_failures(0, 0)?;
-        if offer.is_limited() {
-            self.make_limited(offer.transcript.device().id())?;
+        if let Some(device) = offer.limited() {
+            self.make_limited(device)?;
         }
         unless_overtaken(|| {
             let added = self.try_add(&offer);

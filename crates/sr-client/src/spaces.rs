@@ -42,6 +42,12 @@ impl Client {
         self.remote.limits = limits;
     }
 
+    /// Returns how many append-only devices the account has.
+    #[must_use]
+    pub fn limited_devices(&self) -> u64 {
+        self.profile.keys.account.live().filter(|device| !device.is_full()).count() as u64
+    }
+
     /// Returns the append-only device that has written to the vault that is worked with what it may not.
     /// It does not count.
     ///

@@ -14,7 +14,7 @@ use crate::{
     interrupt::end_on_ctrl_c,
     look::split,
     output::{Done, Output, bytes, count, plural, printable, time},
-    status::{client, overreach_warning},
+    status::{client, of, overreach_warning},
     terminal::with_progress,
 };
 
@@ -104,6 +104,13 @@ pub(crate) fn snapshots(args: &Args, forgotten: bool) -> Result<Done, Failure> {
     };
     let lines: Vec<String> =
         snapshots.iter().map(|snapshot| snapshot_line(snapshot) + &by(snapshot)).collect();
+    let apart = match client.limited_devices() {
+        0 => "",
+        _ if of(args).is_some() || client.is_limited() => "",
+        _ => {
+            "\nThe backups of your append-only devices are apart: strongroom backup snapshots --of DEVICE"
+        }
+    };
     let text = if lines.is_empty() && forgotten {
         "No snapshot is marked to be forgotten.".into()
     } else if lines.is_empty() {
@@ -111,6 +118,7 @@ pub(crate) fn snapshots(args: &Args, forgotten: bool) -> Result<Done, Failure> {
     } else {
         lines.join("\n")
     };
+    let text = text + apart;
     let data: Vec<Value> = snapshots.iter().map(snapshot_json).collect();
     let warnings = overreach_warning(&client)?.into_iter().collect();
     Ok(Done::new(text, json!({ "snapshots": data })).with_warnings(warnings, 0))

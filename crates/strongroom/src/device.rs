@@ -115,25 +115,29 @@ fn link_old(args: &Args, output: &Output, code: &str) -> Result<Done, Failure> {
     let mut client = client(args)?;
     output.tell("..  meeting the new device at the server");
     let offer = client.link(code)?;
-    if offer.is_limited() {
+    if offer.limited().is_some() {
         output.tell(
             "..  it is to be append-only: it backs up to a vault of its own, and reads no other",
         );
     }
-    let is_limited = offer.is_limited();
+    let limited = offer.limited();
+    let is_limited = limited.is_some();
     let words = ask_words("Type the three words that the new device shows: ")?;
     let words = client.link_finish(offer, &words)?;
-    let kit = if is_limited && client.has_kit() {
-        "\n\nAfter that, try your kit (`strongroom recovery drill`), so that it can overrule a thief there, too."
-    } else {
-        ""
-    };
+    let mut next = limited.map_or_else(String::new, |device| {
+        format!("\n\nGive it a name: strongroom device rename {} NAME", &device.to_string()[..9])
+    });
+    if is_limited && client.has_kit() {
+        next.push_str(
+            "\nTry your kit (`strongroom recovery drill`), so that it can overrule a thief there, too.",
+        );
+    }
     let what = if is_limited { "append-only device" } else { "device" };
     let text = format!(
         "ok  the new {what} is in your account\n\
          Type these three words on the new device:\n\n    {}\n\n\
          If it does not take them, take it out again: `strongroom device ls` and \
-         `strongroom device revoke`.{kit}",
+         `strongroom device revoke`.{next}",
         words.join(" ")
     );
     Ok(Done::new(text, json!({ "words": words, "append_only": is_limited })))

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     interrupt::end_on_ctrl_c,
     output::{Done, Output, bytes, count, plural},
-    status::client,
+    status::{backup_command, client},
     terminal::with_progress,
 };
 
@@ -28,12 +28,13 @@ pub(crate) fn forget(args: &Args, wanted: &ForgetArgs) -> Result<Done, Failure> 
         }
         (false, true) => {
             let gone = client(args)?.forget(&wanted.snapshots)?;
-            let text = format!("ok  {} marked\n{UNDO}", are(gone.len() as u64, "snapshot"));
+            let gone_text = are(gone.len() as u64, "snapshot");
+            let text = format!("ok  {gone_text} marked\n{}", how_to_undo(args));
             Ok(listed(text, &gone))
         }
         (true, false) => {
             let judged = client(args)?.forget_by(&keep, wanted.dry_run)?;
-            Ok(judged_done(&judged, wanted.dry_run))
+            Ok(judged_done(args, &judged, wanted.dry_run))
         }
         _ => Err(Failure::usage(
             "which snapshots?",
@@ -43,8 +44,13 @@ pub(crate) fn forget(args: &Args, wanted: &ForgetArgs) -> Result<Done, Failure> 
     }
 }
 
-const UNDO: &str = "They can be had back with `strongroom backup forget --undo` until a `strongroom backup \
-                    prune` in three days or more.";
+fn how_to_undo(args: &Args) -> String {
+    format!(
+        "They can be had back with `{}` until a `{}` in three days or more.",
+        backup_command(args, "forget --undo"),
+        backup_command(args, "prune")
+    )
+}
 
 pub(crate) fn tag(args: &Args, wanted: &TagArgs) -> Result<Done, Failure> {
     let tagged = client(args)?.tag(&wanted.snapshots, &wanted.tag, !wanted.remove)?;
@@ -66,7 +72,7 @@ pub(crate) fn prune(args: &Args, output: &Output, dry_run: bool) -> Result<Done,
     let server = client.server()?;
     let report =
         with_progress(output, &server, |progress: &Progress| client.prune(dry_run, progress))?;
-    Ok(Done::new(prune_text(&report, dry_run), prune_json(&report)))
+    Ok(Done::new(prune_text(args, &report, dry_run), prune_json(&report)))
 }
 
 pub(crate) fn undelete(args: &Args) -> Result<Done, Failure> {
@@ -75,8 +81,9 @@ pub(crate) fn undelete(args: &Args) -> Result<Done, Failure> {
         "The server keeps nothing that was pruned: there is nothing to bring back.".into()
     } else {
         format!(
-            "ok  {} back in the list. Check them: strongroom backup verify",
-            are(back.snapshots, "snapshot")
+            "ok  {} back in the list. Check them: {}",
+            are(back.snapshots, "snapshot"),
+            backup_command(args, "verify")
         )
     };
     Ok(Done::new(text, json!({ "snapshots": back.snapshots, "packs": back.packs })))
@@ -95,7 +102,7 @@ fn keep_of(wanted: &ForgetArgs) -> Keep {
     }
 }
 
-fn judged_done(judged: &[Judged], dry_run: bool) -> Done {
+fn judged_done(args: &Args, judged: &[Judged], dry_run: bool) -> Done {
     let mut text = String::new();
     for (snapshot, reasons) in judged {
         let why: Vec<&str> = reasons.iter().map(|reason| word(*reason)).collect();
@@ -108,7 +115,7 @@ fn judged_done(judged: &[Judged], dry_run: bool) -> Done {
     } else if going == 0 {
         "ok  nothing to forget".into()
     } else {
-        format!("ok  {} marked\n{UNDO}", are(going as u64, "snapshot"))
+        format!("ok  {} marked\n{}", are(going as u64, "snapshot"), how_to_undo(args))
     });
     let list: Vec<Value> = judged
         .iter()
@@ -136,7 +143,7 @@ fn word(reason: Reason) -> &'static str {
     }
 }
 
-fn prune_text(report: &PruneReport, dry_run: bool) -> String {
+fn prune_text(args: &Args, report: &PruneReport, dry_run: bool) -> String {
     let mut text = if report.packs == 0 {
         "Nothing can be freed.".to_owned()
     } else {
@@ -158,11 +165,11 @@ fn prune_text(report: &PruneReport, dry_run: bool) -> String {
     }
     if report.waiting > 0 {
         text.push_str(&format!(
-            "\n{} to be forgotten wait{}: run this each day, and in {} they go. Until then: strongroom \
-             backup forget --undo",
+            "\n{} to be forgotten wait{}: run this each day, and in {} they go. Until then: {}",
             plural(report.waiting, "snapshot"),
             if report.waiting == 1 { "s" } else { "" },
             plural(report.wait_s.div_ceil(DAY_S), "day"),
+            backup_command(args, "forget --undo"),
         ));
     }
     if report.unmarked > 0 {

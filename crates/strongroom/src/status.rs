@@ -36,10 +36,24 @@ pub(crate) fn dir(args: &Args) -> Result<PathBuf, Failure> {
 /// Opens the profile, and the vault that the command line names.
 pub(crate) fn client(args: &Args) -> Result<Client, Failure> {
     let mut client = Client::open(&dir(args)?, clock())?;
-    if let Command::Backup { of: Some(device), .. } = &args.command {
+    if let Some(device) = of(args) {
         client.use_vault_of(device)?;
     }
     Ok(client)
+}
+
+/// Returns the append-only device whose backups are meant.
+pub(crate) fn of(args: &Args) -> Option<&str> {
+    match &args.command {
+        Command::Backup { of, .. } => of.as_deref(),
+        _ => None,
+    }
+}
+
+/// Returns a command about the same backups, for a person to type.
+pub(crate) fn backup_command(args: &Args, what: &str) -> String {
+    let of = of(args).map_or_else(String::new, |device| format!(" --of {}", printable(device)));
+    format!("strongroom backup {what}{of}")
 }
 
 /// Says that an append-only device has tried what it may not.

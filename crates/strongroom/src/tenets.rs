@@ -87,7 +87,7 @@ fn all(status: Option<&Status>) -> [Tenet; 5] {
             holds: Holds::Yes,
             see: "on the server: `strongroom operator disclose --all --json` has all that it holds; in \
                   each account's key_block, the number of boxes of 1,200 bytes is the number of those who \
-                  can open it. `strings` and `grep` over the server's directory find none of your words",
+                  can open it, and longer ones are for append-only devices. `strings` and `grep` over the server's directory find none of your words",
         },
         Tenet {
             promise: "No weakened standards",
@@ -121,11 +121,18 @@ fn who_can_open(status: Option<&Status>) -> String {
             let kit = if status.has_kit { "a recovery kit" } else { "no recovery kit" };
             let contacts =
                 if status.has_contacts { ", enough of your contacts together" } else { "" };
-            format!("{}{contacts} and {kit} of your account", plural(status.devices, "device"))
+            let full = plural(status.devices - status.limited_devices, "device");
+            format!("{full}{contacts} and {kit} of your account")
         }
     };
+    let own = match status {
+        Some(status) if status.limited_devices > 0 => {
+            "; an append-only device opens what it stored itself"
+        }
+        _ => "",
+    };
     format!(
-        "What is stored can be opened by {who}, and by nobody else; the server holds no key that \
+        "What is stored can be opened by {who}, and by nobody else{own}; the server holds no key that \
          decrypts anything."
     )
 }
