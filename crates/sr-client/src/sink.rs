@@ -227,6 +227,7 @@ impl<'a> Sink<'a> {
             self.send_filled(fill(group)).map_err(stopped)?;
         }
         let mut open = fill(&last);
+        self.free();
         let mut packs = adopted.stored;
         packs.append(&mut lock(&self.written));
         packs.push(open.holds.clone());
@@ -242,8 +243,8 @@ impl<'a> Sink<'a> {
         let mut own = own.into_iter();
         for index in anew.into_iter().chain(split(packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
-            let raw = index.to_bytes();
-            Index::parse(&raw).map_err(|_| unreadable("list"))?;
+            let raw = index.to_valid_bytes().map_err(|_| unreadable("list"))?;
+            drop(index);
             let entry = open.builder.push(Kind::Index, compressor.compress(&raw));
             let index_ref = IndexRef {
                 pack: open.builder.id(),
@@ -272,6 +273,13 @@ impl<'a> Sink<'a> {
         cache.write(&manifest_name(pack), &raw)?;
         self.send(open).map_err(stopped)?;
         Ok(Finished { manifest, pack })
+    }
+
+    /// Gives back what no chunk needs any more, so that lists of many chunks take its place.
+    fn free(&self) {
+        lock(&self.spare).clear();
+        std::mem::take(&mut *lock(&self.claimed));
+        std::mem::take(&mut *lock(&self.claimed_apart));
     }
 
     /// Sends the open pack and starts the next of `own`, if there are such.

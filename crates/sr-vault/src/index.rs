@@ -69,13 +69,28 @@ impl Index {
         encode(self)
     }
 
+    /// Returns the canonical bytes of an index that can be read back.
+    ///
+    /// **Errors** [`Malformed`] for one that [`Index::parse`] would refuse.
+    pub fn to_valid_bytes(&self) -> Result<Vec<u8>, Malformed> {
+        let bytes = self.to_bytes();
+        self.check(&bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads an index and checks its numbers.
     ///
     /// **Errors** [`Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let index: Self = decode("index", bytes, INDEX_LEN_MAX)?;
-        let mut blocks = index.packs.iter().flat_map(|pack| &pack.blocks);
-        if blocks.all(IndexBlock::is_valid) { Ok(index) } else { Err(Malformed { what: "index" }) }
+        index.check(bytes)?;
+        Ok(index)
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut blocks = self.packs.iter().flat_map(|pack| &pack.blocks);
+        let is_valid = bytes.len() <= INDEX_LEN_MAX && blocks.all(IndexBlock::is_valid);
+        if is_valid { Ok(()) } else { Err(Malformed { what: "index" }) }
     }
 
     /// Returns the number of chunks.

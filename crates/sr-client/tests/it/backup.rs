@@ -440,7 +440,7 @@ fn a_stream_comes_back_as_a_file() {
 }
 
 /// What a stream of any length takes of memory, into a store that keeps nothing:
-/// `SR_STREAM_GB=50 cargo test --release -p sr-client --test it a_long_stream -- --nocapture` says how much
+/// `SR_STREAM_GB=50 cargo test -p sr-client --test it a_long_stream -- --nocapture` says how much
 /// that was at its height, server included.
 #[test]
 fn a_long_stream_takes_bounded_memory() {
