@@ -17,7 +17,7 @@ use sr_vault::{
     block::Compression,
     manifest::{Forgotten, Listed, Manifest, Snapshot, TAGS_MAX},
 };
-use sr_wire::{Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode};
+use sr_wire::{DeviceId, Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode};
 
 use crate::{
     BackupReport, ClientError, Clock, Dial, Folder, Progress, ReadData, RestoreReport, Target,
@@ -121,6 +121,8 @@ pub struct Status {
     pub newest_s: Option<u64>,
     /// Snapshots that other devices have marked as to be forgotten.
     pub marked_by_others: u64,
+    /// Append-only devices that have written what they may not.
+    pub overreaching: Vec<DeviceId>,
     /// Unix seconds now.
     pub now_s: u64,
 }
@@ -556,6 +558,7 @@ impl Client {
             snapshots: None,
             newest_s: self.profile.newest_snapshot_s()?,
             marked_by_others: 0,
+            overreaching: Vec::new(),
             now_s: (self.clock)(),
         };
         let card = match self.remote.card() {
@@ -572,6 +575,7 @@ impl Client {
             // What other devices have noted since.
             self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
         }
+        status.overreaching = self.overreaching()?;
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);
@@ -620,7 +624,7 @@ fn begin<'a>(
     let account = Verified::begin(id, &genesis)?;
     let (blocks, key_block) = (vec![act.block.clone()], act.key_block.clone().unwrap_or_default());
     let act = Some(PendingAct::new(act, None));
-    let (pins, kept) = (Vec::new(), None);
+    let (pins, places, kept) = (Vec::new(), Vec::new(), None);
     Ok(NewProfile {
         now_s: clock(),
         invite,
@@ -632,6 +636,7 @@ fn begin<'a>(
         key_block,
         act,
         pins,
+        places,
         kept,
     })
 }

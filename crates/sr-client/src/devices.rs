@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sr_keys::{Anchor, RootRecord};
 use sr_trust::Role;
+use sr_vault::head::{self, Before, HeadPlace};
 use sr_wire::DeviceId;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     heads,
     remote::os_rng,
     root,
+    view::manifest_of,
 };
 
 /// How often an act is begun again because another device was faster.
@@ -147,7 +149,8 @@ impl Client {
             return Err(ClientError::NotFound(format!("live device {which}")));
         }
         let snapshots = match device.is_limited {
-            true => self.in_vault_of(device.id, Self::snapshots)?,
+            // Whoever has its keys can make its vault unreadable, until it is taken out.
+            true => self.in_vault_of(device.id, Self::snapshots).unwrap_or_default(),
             false => self.snapshots()?,
         };
         unless_overtaken(|| self.try_revoke(device.id))?;
@@ -161,7 +164,17 @@ impl Client {
     }
 
     fn try_revoke(&mut self, device: DeviceId) -> Result<(), ClientError> {
-        let anchors = self.fresh(Client::anchors)?;
+        let mut anchors = self.fresh(Client::anchors)?;
+        if account::is_limited(&self.profile.keys.account, device) {
+            match self.in_vault_of(device, Self::newest_readable) {
+                Ok(readable) => {
+                    anchors.retain(|anchor| anchor.space != readable.space);
+                    anchors.push(readable);
+                }
+                Err(ClientError::Misbehaviour(_) | ClientError::ServerRefused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let keys = Arc::clone(&self.profile.keys);
         let (actor, mut rng) = (keys.actor((self.clock)())?, os_rng());
         let act = match (self.require_full(), self.profile.kept()) {
@@ -180,11 +193,42 @@ impl Client {
     pub(crate) fn anchors(&mut self) -> Result<Vec<Anchor>, ClientError> {
         let mut anchors = Vec::new();
         self.each_space(|profile, keys, remote| {
-            let place = heads::newest(profile, remote, keys, false)?.place;
+            let newest = match heads::newest(profile, remote, keys, false) {
+                // What is wrong with a limited device's vault stops nothing else.
+                Err(ClientError::Misbehaviour(_) | ClientError::ServerRefused(_))
+                    if keys.limited().is_some() =>
+                {
+                    heads::current(profile, keys)
+                }
+                newest => newest,
+            };
+            let place = newest?.place;
             anchors.push(Anchor { space: keys.space(), seq: place.seq, hash: place.hash });
             Ok(())
         })?;
         Ok(anchors)
+    }
+
+    /// Returns the newest head that counts of the vault that is worked with whose lists can be read: in
+    /// one above, whoever has stolen a limited device may name lists that are not there.
+    fn newest_readable(&mut self) -> Result<Anchor, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let (space, tip) = (keys.vault.space(), heads::current(&self.profile, &keys.vault)?.tip);
+        let none = Anchor { space, seq: 0, hash: HeadPlace::EMPTY.hash };
+        if tip.seq == 0 {
+            return Ok(none);
+        }
+        let chain = self.remote.heads(&keys.vault, 1, tip.seq)?;
+        let (account, removals) = (&keys.account, keys.removals());
+        let judged = head::follow(Before::NOTHING, &chain, &keys.vault, account, removals)?;
+        for head::Opened { place, head } in judged.counting.iter().rev() {
+            match manifest_of(&self.profile, &self.remote, head) {
+                Ok(_) => return Ok(Anchor { space, seq: place.seq, hash: place.hash }),
+                Err(ClientError::Misbehaviour(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(none)
     }
 
     /// Finds a device by its name, its id, or the beginning of its id.

@@ -8,15 +8,12 @@ use sr_wire::{
     api::{ErrorCode, HeadResponse},
 };
 
-use crate::{
-    ClientError,
-    account::Keys,
-    profile::{Accepted, Profile},
-    remote::Remote,
-};
+use crate::{ClientError, accepted::Accepted, account::Keys, profile::Profile, remote::Remote};
 
 /// So many earlier heads are asked for at once.
 const HEADS_AT_ONCE: u64 = 64;
+/// So many heads of a limited device's vault are read though nobody is known to have signed the last.
+const UNOPENED_MAX: u64 = 10_000;
 
 /// A space as far as this client accepts it.
 #[derive(Clone, Debug)]
@@ -60,7 +57,7 @@ pub(crate) fn newest(
         }
         response => response?,
     };
-    let accepted = accept(profile, remote, keys, &response);
+    let accepted = accept(profile, remote, keys, &response, writing);
     match accepted {
         // The newest state is by somebody who counts only after a wait: until then the last accepted
         // one stays in use for reading.
@@ -125,7 +122,7 @@ fn send(
         // The server keeps the old head and gives no reason: it breaks the protocol. SR-016
         return Err(Misbehaviour::ResponseMalformed.into());
     }
-    accept(profile, remote, keys, &response)?;
+    accept(profile, remote, keys, &response, false)?;
     if profile.sent(space)?.is_none() {
         return Ok(Sent::Accepted);
     }
@@ -139,6 +136,7 @@ fn accept(
     remote: &Remote,
     keys: &VaultKeys,
     response: &HeadResponse,
+    writing: bool,
 ) -> Result<(), ClientError> {
     let space = keys.space();
     let own = std::sync::Arc::clone(&profile.keys);
@@ -149,41 +147,55 @@ fn accept(
     head::judge(floor, space, removals, shown)?;
     let is_known = shown == floor && (accepted.head.is_some() || shown.seq == 0);
     if !is_known && let Some(newest) = &response.head {
-        // A device has signed its place: a server can't ask for a chain without end.
-        head::open(newest, keys, &own.account)?;
+        // A device has signed its place, or it is not far: a server can't give a chain without end.
+        let opened = head::open(newest, keys, &own.account);
+        if keys.limited().is_none() || newest.seq > floor.seq.saturating_add(UNOPENED_MAX) {
+            opened?;
+        }
         let (place, chain) = chain_to(remote, &own, keys, &accepted, newest)?;
         let known = accepted.head.as_ref().map(|known| head::open(known, keys, &own.account));
         let known = known.transpose()?;
         let before = Before { place, chain_seq: accepted.chain_seq, head: known.as_ref() };
         let judged = head::follow(before, &chain, keys, &own.account, removals)?;
-        if let Some(device) = judged.overreach {
-            profile.set_overreach(space, device)?;
-        }
-        let chain_seq = match chain.last() {
-            Some(tip) => head::open(tip, keys, &own.account)?.chain_seq,
-            None => accepted.chain_seq,
-        };
+        note(profile, keys, &judged)?;
+        let opened = chain.iter().rev().find_map(|head| head::open(head, keys, &own.account).ok());
+        let chain_seq = opened.map_or(accepted.chain_seq, |head| head.chain_seq);
         let counting = newest_counting(&judged, &chain).or(accepted.head);
         profile.set_accepted(space, shown, chain_seq, counting)?;
         if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
             profile.clear_sent(space, true)?;
         }
+        // Once: what is asked again then knows the account as it is now.
+        Misbehaviour::PlaceMismatch.refuse_if(judged.is_ahead && writing)?;
     } else if accepted.tip.is_none() {
         profile.set_accepted(space, shown, 0, None)?;
     }
     profile.set_answer(space, &response.answer)
 }
 
+/// Takes note of how heads were judged, and by which state of the account.
+fn note(profile: &Profile, keys: &VaultKeys, judged: &Judged) -> Result<(), ClientError> {
+    if let Some(device) = judged.overreach {
+        profile.set_overreach(keys.space(), device)?;
+    }
+    profile.set_judged(keys.space(), profile.keys.account.seq())
+}
+
 /// A head that was accepted may count no more: its signer was taken out since, at an earlier one. The
-/// newest that does is looked for from the beginning.
+/// newest that does is looked for from the beginning. What a limited device adds counts by what was
+/// there before, so its vault is judged again whenever the account has moved on.
 fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(), ClientError> {
     let own = std::sync::Arc::clone(&profile.keys);
     let removals = own.removals();
     let accepted = profile.accepted(keys.space())?;
-    let (Some(tip), Some(sealed)) = (accepted.tip, accepted.head) else { return Ok(()) };
-    let opened = head::open(&sealed, keys, &own.account)?;
-    let place = HeadPlace::of(Some(&sealed));
-    if head::counts(&opened, place, keys.space(), &own.account, removals) {
+    let Some(tip) = accepted.tip.filter(|tip| tip.seq > 0) else { return Ok(()) };
+    let is_judged =
+        keys.limited().is_none() || profile.judged(keys.space())? == Some(own.account.seq());
+    let counts = |sealed: &SealedHead| -> Result<bool, ClientError> {
+        let (head, place) = (head::open(sealed, keys, &own.account)?, HeadPlace::of(Some(sealed)));
+        Ok(head::counts(&head, place, keys.space(), &own.account, removals))
+    };
+    if is_judged && accepted.head.as_ref().map(counts).transpose()?.unwrap_or(true) {
         return Ok(());
     }
     let chain = remote.heads(keys, 1, tip.seq)?;
@@ -191,6 +203,7 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
     Misbehaviour::HeadForked.refuse_if(HeadPlace::of(chain.last()) != tip)?;
     let judged = head::follow(Before::NOTHING, &chain, keys, &own.account, removals)?;
     let counting = newest_counting(&judged, &chain);
+    note(profile, keys, &judged)?;
     profile.set_accepted(keys.space(), tip, accepted.chain_seq, counting)
 }
 
@@ -252,13 +265,13 @@ fn down_to_full(
     keys: &VaultKeys,
     mut chain: Vec<SealedHead>,
 ) -> Result<Vec<SealedHead>, ClientError> {
-    let is_base = |sealed: &SealedHead| -> Result<bool, ClientError> {
-        let head = head::open(sealed, keys, &own.account)?;
+    let is_base = |sealed: &SealedHead| {
+        let Ok(head) = head::open(sealed, keys, &own.account) else { return false };
         let place = HeadPlace::of(Some(sealed));
         let is_full = own.account.device(head.signer).is_some_and(Device::is_full);
-        Ok(is_full && head::counts(&head, place, keys.space(), &own.account, own.removals()))
+        is_full && head::counts(&head, place, keys.space(), &own.account, own.removals())
     };
-    while chain[0].seq > 1 && !is_base(&chain[0])? {
+    while chain[0].seq > 1 && !is_base(&chain[0]) {
         let end = chain[0].seq - 1;
         let mut earlier = remote.heads(keys, end.saturating_sub(HEADS_AT_ONCE - 1).max(1), end)?;
         // SR-007: each answer leads further down, so that this ends.

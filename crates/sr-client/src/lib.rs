@@ -3,6 +3,7 @@
 //! It reads the files, moves the packs, and remembers what the server may show next. Formats and
 //! checks are those of the rooms below; all I/O of the client is here.
 
+mod accepted;
 mod account;
 mod attributes;
 mod backup;

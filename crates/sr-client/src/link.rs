@@ -9,7 +9,7 @@ use std::{
 
 use sr_crypto::Rng;
 use sr_keys::{
-    DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript, VaultKeys,
+    Anchor, DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript, VaultKeys,
 };
 use sr_trust::{Device, DeviceKind, pop};
 use sr_wire::{
@@ -41,6 +41,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts with a wrong word after which the old device links nothing for a while.
 const FAILURES_MAX: u64 = 3;
 const LOCKED_S: u64 = 3600;
+/// Pins of this many vaults of limited devices fit a message.
+const PLACES_MAX: usize = 128;
 
 /// The last message: where the account is now, and what the old device had seen.
 #[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -177,6 +179,7 @@ impl Linking {
                 key_block: view.key_block,
                 act: None,
                 pins: pins.answers,
+                places: pins.places,
                 kept: None,
             },
         )?;
@@ -243,7 +246,7 @@ impl Client {
         self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
         let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
-        let mut pins = Pins { name, answers: Vec::new() };
+        let mut pins = Pins { name, answers: Vec::new(), places: Vec::new() };
         let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
             Some(commit) => commit,
             None => return Err(ClientError::LinkExpired),
@@ -252,8 +255,19 @@ impl Client {
         if commit.kind == DeviceKind::Full {
             pins.answers.extend(self.profile.answer(keys.root()?.space())?);
             for vault in keys.vaults()? {
-                pins.answers.extend(self.profile.answer(vault.space())?);
+                let space = vault.space();
+                if vault.limited().is_none() {
+                    pins.answers.extend(self.profile.answer(space)?);
+                } else if let Some(tip) = self.profile.accepted(space)?.tip {
+                    pins.places.push(Anchor { space, seq: tip.seq, hash: tip.hash });
+                }
             }
+            // The newest, as far as there is room in a message.
+            let too_many = pins.places.len().saturating_sub(PLACES_MAX);
+            pins.places.drain(..too_many);
+        } else if self.profile.invite()?.token == [0; 16] {
+            // It needs a space, for which only an invite pays.
+            return Err(ClientError::ServerRefused(ErrorCode::VoucherRefused));
         }
         let mut random = [0; 32];
         os_rng().fill_bytes(&mut random);

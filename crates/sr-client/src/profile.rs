@@ -14,15 +14,13 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{FlockOperation, flock};
-use sr_crypto::Hash;
-use sr_keys::{DeviceKeys, Kept, KeyBlock, RootRecord};
+use sr_keys::{Anchor, DeviceKeys, Kept, KeyBlock, RootRecord};
 use sr_trust::{Account, Block, Verified};
 use sr_vault::{head::HeadPlace, index::IndexPack};
 use sr_wire::{
-    AccountId, DeviceId, Invite, Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, VaultId,
-    decode, encode, limits,
+    AccountId, DeviceId, Invite, Misbehaviour, PackId, SignedAnswer, SpaceId, VaultId, decode,
+    encode,
 };
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     ClientError,
@@ -107,27 +105,10 @@ pub(crate) struct NewProfile<'a> {
     pub(crate) act: Option<PendingAct>,
     /// The newest heads that another device of the account had seen.
     pub(crate) pins: Vec<SignedAnswer>,
+    /// And of the vaults of limited devices.
+    pub(crate) places: Vec<Anchor>,
     /// What this device is restored from.
     pub(crate) kept: Option<&'a Kept>,
-}
-
-/// What this client accepted of a space.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Accepted {
-    /// The newest head, whoever signed it.
-    pub(crate) tip: Option<HeadPlace>,
-    /// Its place in the account chain.
-    pub(crate) chain_seq: u64,
-    /// The newest head that counts.
-    pub(crate) head: Option<SealedHead>,
-}
-
-#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
-struct AcceptedRow {
-    seq: u64,
-    hash: Hash,
-    chain_seq: u64,
-    head: Option<SealedHead>,
 }
 
 impl Profile {
@@ -172,6 +153,10 @@ impl Profile {
             let tip = HeadPlace { seq: pin.answer.seq, hash: pin.answer.head_hash };
             profile.set_accepted(pin.answer.space, tip, 0, None)?;
             profile.set_answer(pin.answer.space, pin)?;
+        }
+        for pin in &new.places {
+            let tip = HeadPlace { seq: pin.seq, hash: pin.hash };
+            profile.set_accepted(pin.space, tip, 0, None)?;
         }
         if let Some(name) = new.name {
             profile.set("name", name.as_bytes())?;
@@ -358,42 +343,6 @@ impl Profile {
         })
     }
 
-    /// Returns what this client accepted of a space.
-    pub(crate) fn accepted(&self, space: SpaceId) -> Result<Accepted, ClientError> {
-        let Some(bytes) = self.get(&format!("head/{space}"))? else {
-            return Ok(Accepted::default());
-        };
-        let row: AcceptedRow =
-            decode("head", &bytes, limits::MESSAGE_LEN_MAX).map_err(|_| self.damaged())?;
-        let tip = Some(HeadPlace { seq: row.seq, hash: row.hash });
-        Ok(Accepted { tip, chain_seq: row.chain_seq, head: row.head })
-    }
-
-    /// Accepts a head: from here on, nothing older is. The one that was sent is answered by it.
-    pub(crate) fn set_accepted(
-        &mut self,
-        space: SpaceId,
-        tip: HeadPlace,
-        chain_seq: u64,
-        head: Option<SealedHead>,
-    ) -> Result<(), ClientError> {
-        let row = AcceptedRow { seq: tip.seq, hash: tip.hash, chain_seq, head };
-        self.set(&format!("head/{space}"), &encode(&row))
-    }
-
-    /// Returns the head that was sent and not answered.
-    pub(crate) fn sent(&self, space: SpaceId) -> Result<Option<SealedHead>, ClientError> {
-        self.get(&format!("sent/{space}"))?
-            .map(|bytes| decode("head", &bytes, limits::MESSAGE_LEN_MAX))
-            .transpose()
-            .map_err(|_| self.damaged())
-    }
-
-    /// Remembers a head before it is sent.
-    pub(crate) fn set_sent(&self, head: &SealedHead) -> Result<(), ClientError> {
-        self.set(&format!("sent/{}", head.space), &encode(head))
-    }
-
     /// Forgets the head that was sent: it arrived, or another was faster. If it arrived, the packs
     /// that waited for it are named by its indexes.
     pub(crate) fn clear_sent(&mut self, space: SpaceId, arrived: bool) -> Result<(), ClientError> {
@@ -409,37 +358,6 @@ impl Profile {
             transaction.commit()
         };
         clear(&mut self.database).map_err(state_error(&path))
-    }
-
-    /// Returns the limited device that was last seen to have written what it may not.
-    pub(crate) fn overreach(&self, space: SpaceId) -> Result<Option<DeviceId>, ClientError> {
-        let bytes = self.get(&format!("overreach/{space}"))?;
-        Ok(bytes.and_then(|bytes| Some(DeviceId(bytes.try_into().ok()?))))
-    }
-
-    pub(crate) fn set_overreach(
-        &self,
-        space: SpaceId,
-        device: DeviceId,
-    ) -> Result<(), ClientError> {
-        self.set(&format!("overreach/{space}"), &device.0)
-    }
-
-    /// Returns the newest signed answer about a space.
-    pub(crate) fn answer(&self, space: SpaceId) -> Result<Option<SignedAnswer>, ClientError> {
-        self.get(&format!("answer/{space}"))?
-            .map(|bytes| decode("answer", &bytes, limits::MESSAGE_LEN_MAX))
-            .transpose()
-            .map_err(|_| self.damaged())
-    }
-
-    /// Remembers the newest signed answer about a space.
-    pub(crate) fn set_answer(
-        &self,
-        space: SpaceId,
-        answer: &SignedAnswer,
-    ) -> Result<(), ClientError> {
-        self.set(&format!("answer/{space}"), &encode(answer))
     }
 
     /// Returns what this device was restored from, as long as it does not count as one of the
@@ -614,7 +532,7 @@ impl Profile {
         self.keys.of().map_or_else(|| key.to_owned(), |device| format!("{key}/{device}"))
     }
 
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ClientError> {
+    pub(crate) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ClientError> {
         self.query(|database| {
             database
                 .prepare_cached("SELECT value FROM state WHERE key = ?1")?
@@ -623,7 +541,7 @@ impl Profile {
         })
     }
 
-    fn set(&self, key: &str, value: &[u8]) -> Result<(), ClientError> {
+    pub(crate) fn set(&self, key: &str, value: &[u8]) -> Result<(), ClientError> {
         self.query(|database| {
             database.execute("INSERT OR REPLACE INTO state VALUES (?1, ?2)", params![key, value])
         })?;

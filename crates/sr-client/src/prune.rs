@@ -215,7 +215,7 @@ impl Client {
         let mut lists: HashMap<PackId, u32> = HashMap::new();
         for index in &view.manifest.indexes {
             let end = lists.entry(index.pack).or_default();
-            *end = (*end).max(index.offset + index.stored_len);
+            *end = (*end).max(index.offset.saturating_add(index.stored_len));
         }
         let (mut wasteful, mut displaced) = (Vec::new(), HashSet::new());
         let (mut used_len, mut unused_len) = (0, 0);

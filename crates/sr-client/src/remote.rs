@@ -139,7 +139,8 @@ impl Remote {
     /// each space never shares one.
     pub(crate) fn apart(&self) -> Self {
         let (runtime, dial) = (Arc::clone(&self.runtime), Arc::clone(&self.dial));
-        Self::new(runtime, dial, self.pinned, Arc::clone(&self.clock))
+        let apart = Self::new(runtime, dial, self.pinned, Arc::clone(&self.clock));
+        Self { limits: self.limits.clone(), ..apart }
     }
 
     /// Returns the same server, whose card is known from here on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sr_keys::{Owner, VaultKeys};
 use sr_wire::{DeviceId, Right, VOUCHERS_PER_INVITE, api::ErrorCode, voucher};
 
-use crate::{Client, ClientError, account, profile::Profile, remote::Remote};
+use crate::{Client, ClientError, account, heads, profile::Profile, remote::Remote};
 
 impl Client {
     /// Works with the vault of an append-only device from here on.
@@ -37,9 +37,7 @@ impl Client {
 
     fn switch_vault(&mut self, of: Option<DeviceId>) {
         self.profile.use_vault_of(of);
-        let limits = self.remote.limits.clone();
         self.remote = self.remote.apart();
-        self.remote.limits = limits;
     }
 
     /// Returns how many append-only devices the account has.
@@ -56,6 +54,25 @@ impl Client {
         let keys = &self.profile.keys;
         let device = self.profile.overreach(keys.vault.space())?;
         Ok(device.filter(|id| account::is_limited(&keys.account, *id)))
+    }
+
+    /// Reads the heads of all append-only devices' vaults, and returns the devices of which
+    /// [`Client::overreach`] would say something.
+    pub(crate) fn overreaching(&mut self) -> Result<Vec<DeviceId>, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let limited = keys.account.live().filter(|device| !device.is_full() && !keys.is_limited());
+        let mut overreaching = Vec::new();
+        for device in limited {
+            overreaching.extend(self.in_vault_of(device.id, |client| {
+                let keys = Arc::clone(&client.profile.keys);
+                match heads::newest(&mut client.profile, &client.remote, &keys.vault, false) {
+                    Err(ClientError::Misbehaviour(_) | ClientError::ServerRefused(_)) => {}
+                    read => drop(read?),
+                }
+                client.overreach()
+            })?);
+        }
+        Ok(overreaching)
     }
 
     /// Does `work` for the root space and each vault, over a connection of its own.
@@ -86,10 +103,15 @@ impl Client {
             if is_made && self.profile.space_generation(keys.space())?.is_none() {
                 self.profile.set_space_generation(keys.space(), 0)?;
             }
-            if keys.space() == self.profile.keys.vault.space() {
-                self.make_space(&keys, &self.remote)?;
+            let made = if keys.space() == self.profile.keys.vault.space() {
+                self.make_space(&keys, &self.remote)
             } else {
-                self.make_space(&keys, &self.remote.apart())?;
+                self.make_space(&keys, &self.remote.apart())
+            };
+            match made {
+                // What is wrong with a limited device's space stops nothing else.
+                Err(ClientError::ServerRefused(_)) if is_made => {}
+                made => made?,
             }
         }
         Ok(())

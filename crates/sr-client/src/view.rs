@@ -66,9 +66,19 @@ impl View {
         };
         let without = if let For::Writing(without) = purpose { without } else { &[] };
         let mut fetch = Fetch::new(profile, remote, purpose)?;
-        let manifest = fetch.manifest(head.manifest, &head)?;
+        let mut manifest = match fetch.manifest(head.manifest, &head) {
+            // The server's fault, or that of whoever has stolen the device: taking it out mends it.
+            Err(ClientError::Misbehaviour(_)) if keys.vault.limited() == Some(head.signer) => {
+                profile.set_overreach(keys.vault.space(), head.signer)?;
+                return Err(Misbehaviour::LimitedOverreach.into());
+            }
+            manifest => manifest?,
+        };
         fetch.cache.keep_only(&manifest, head.manifest);
         if keys.vault.limited().is_some() {
+            if !writing || !keys.is_limited() {
+                manifest.keep_first_listed();
+            }
             return Self::of_limited(fetch, newest.tip, manifest, without);
         }
         let (mut index, mut to_index_anew) = (ChunkIndex::default(), Vec::new());
@@ -99,18 +109,28 @@ impl View {
         }
         let ids: BTreeSet<PackId> = packs.iter().map(|pack| pack.id).collect();
         let ids: Vec<PackId> = ids.into_iter().collect();
-        let gone = match ids.is_empty() {
+        let mut gone = match ids.is_empty() {
             true => Vec::new(),
             false => fetch.remote.lost(&fetch.profile.keys.vault, &ids)?,
         };
-        let not_there: HashSet<PackId> = gone.iter().chain(without).copied().collect();
+        // What a check has found damaged counts as not there, for reading too.
+        let damaged = fetch.profile.damaged_packs()?;
+        let not_there: HashSet<PackId> =
+            gone.iter().chain(without).chain(&damaged).copied().collect();
         let (lost, there): (Vec<_>, Vec<_>) =
             packs.iter().partition(|pack| not_there.contains(&pack.id));
         let mut index = ChunkIndex::default();
         there.into_iter().for_each(|pack| index.add_new(pack));
         let chunks = lost.iter().flat_map(|pack| &pack.blocks).flat_map(|block| &block.chunks);
         let chunks = chunks.map(|chunk| chunk.id).filter(|id| *id != ChunkId::PRUNED);
-        let distrusted = chunks.filter(|id| index.find(id).is_none()).collect();
+        let distrusted: Vec<_> = chunks.filter(|id| index.find(id).is_none()).collect();
+        let needed: HashSet<ChunkId> = distrusted.iter().copied().collect();
+        let holds = |pack: &&&IndexPack| {
+            pack.blocks.iter().flat_map(|b| &b.chunks).any(|chunk| needed.contains(&chunk.id))
+        };
+        let mut in_use: HashSet<PackId> = lost.iter().filter(holds).map(|pack| pack.id).collect();
+        in_use.extend(manifest.indexes.iter().map(|index| index.pack));
+        gone.retain(|pack| in_use.contains(pack));
         let (to_index_anew, bad_lists) = (Vec::new(), fetch.bad_lists);
         Ok(Self { place, manifest, index, distrusted, to_index_anew, gone, bad_lists })
     }
@@ -163,8 +183,14 @@ impl View {
         let mut packs: Vec<IndexPack> = Vec::new();
         let mut places: HashMap<PackId, usize> = HashMap::new();
         for index_ref in &self.manifest.indexes {
-            // SR-013
-            let list = fetch.index(index_ref)?.ok_or(Misbehaviour::IndexSetMismatch)?;
+            let Some(list) = fetch.index(index_ref)? else {
+                // What it names is not deleted. A limited device may name lists that never were.
+                if profile.keys.vault.limited().is_some() {
+                    continue;
+                }
+                // SR-013
+                return Err(Misbehaviour::IndexSetMismatch.into());
+            };
             for pack in list.packs {
                 // One with many chunks is part of several lists.
                 match places.get(&pack.id) {

@@ -12,8 +12,11 @@ use zeroize::Zeroizing;
 use crate::{AccountKeys, Removal, VaultKeys, account::root_commit};
 
 const VERSION: u8 = 2;
-/// The newest removals whose heads a key block carries. By then every space has a newer head.
-const REMOVALS_MAX: usize = 64;
+/// The newest removals whose heads a key block carries. Each has the newest head that counts of every
+/// space, so what an older one had is not lost with it.
+const REMOVALS_MAX: usize = 16;
+/// Those that a grant carries.
+const GRANTED_REMOVALS_MAX: usize = 4;
 
 /// A key block as it travels. The chain commits to its hash.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -121,7 +124,7 @@ impl KeyBlock {
         };
         let newest = keys.removals.len().saturating_sub(REMOVALS_MAX);
         let grant = |(id, public): &(DeviceId, Vec<u8>)| {
-            let grant = Zeroizing::new(encode(&Grant::of(keys, *id, newest)));
+            let grant = Zeroizing::new(encode(&Grant::of(keys, *id)));
             let sealed = seal_to(public, labels::KEY_BLOCK_GRANT, &aad, &grant)?;
             Ok(Recipient { key: *id, sealed: sealed.into() })
         };
@@ -228,7 +231,8 @@ impl KeyBlock {
 }
 
 impl Grant {
-    fn of(keys: &AccountKeys, device: DeviceId, newest: usize) -> Self {
+    fn of(keys: &AccountKeys, device: DeviceId) -> Self {
+        let newest = keys.removals.len().saturating_sub(GRANTED_REMOVALS_MAX);
         let vault = keys.limited_vault(device);
         let space = vault.space();
         let removals = keys.removals[newest..].iter().map(|removal| Removal {

@@ -9,6 +9,8 @@ use sr_trust::{DeviceInfo, DeviceKind};
 use sr_wire::{AccountId, Misbehaviour, SignedAnswer, VLBytes, decode, encode, labels, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
+use crate::Anchor;
+
 /// A code of eight characters has 40 bits.
 const CODE_BYTES: usize = 5;
 /// Words that each side shows.
@@ -164,8 +166,10 @@ impl Transcript {
 pub struct Pins {
     /// The person's name, for the new device to show.
     pub name: VLBytes,
-    /// The newest signed answer about each space.
+    /// The newest signed answers about the root space and the shared vault's.
     pub answers: Vec<SignedAnswer>,
+    /// Where the vaults of limited devices were.
+    pub places: Vec<Anchor>,
 }
 
 impl Pins {

@@ -213,7 +213,8 @@ impl Before<'_> {
 
 /// Verifies that `heads` are a chain that follows `before`, each by a device that might sign it, and
 /// tells which count: not the ones by a device that was removed, above the heads at which it was, and
-/// not those by a limited device that do more than add.
+/// not those by a limited device that do more than add. In the vault of a limited device, one that does
+/// not open does not count either.
 ///
 /// **Errors** [`Misbehaviour::HeadForked`], [`Misbehaviour::PlaceMismatch`], those of [`open`].
 pub fn follow(
@@ -229,15 +230,29 @@ pub fn follow(
         // SR-007: it does not follow the one before.
         let follows = sealed.seq == previous.seq + 1 && sealed.previous == previous.hash;
         Misbehaviour::HeadForked.refuse_if(!follows)?;
-        let head = open(sealed, keys, account)?;
-        // SR-026: a head names no earlier place in the account chain than the head before.
-        Misbehaviour::PlaceMismatch.refuse_if(head.chain_seq < chain_seq)?;
         let place = HeadPlace::of(Some(sealed));
         // SR-007: another history than the one that a device saw which removed another.
         let differs = anchors(keys.space(), removals)
             .any(|anchor| anchor.seq == place.seq && anchor.hash != place.hash);
         Misbehaviour::HeadForked.refuse_if(differs)?;
-        (previous, chain_seq) = (place, head.chain_seq);
+        previous = place;
+        // SR-026: a head names no earlier place in the account chain than the head before.
+        let opened = open(sealed, keys, account).and_then(|head| {
+            Misbehaviour::PlaceMismatch.refuse_if(head.chain_seq < chain_seq)?;
+            Ok(head)
+        });
+        let head = match opened {
+            Ok(head) => head,
+            // Whoever has stolen a limited device can store any bytes as a head of its vault.
+            Err(refused) if keys.limited().is_some() => {
+                let is_newer = sealed.generation > keys.generation();
+                judged.is_ahead |= is_newer || refused == Misbehaviour::PlaceMismatch;
+                judged.overreach = keys.limited();
+                continue;
+            }
+            Err(refused) => return Err(refused),
+        };
+        chain_seq = head.chain_seq;
         let sets = match judged.counting.last() {
             Some(Opened { head, .. }) => Some((head.snapshot_set, head.index_set)),
             None => before.sets(),
@@ -261,8 +276,11 @@ pub fn follow(
 pub struct Judged {
     /// The heads that count, oldest first.
     pub counting: Vec<Opened>,
-    /// A limited device that has written a head which does more than add, and does not count.
+    /// A limited device in whose vault there is a head by it that does more than add, or one that does
+    /// not open. It does not count.
     pub overreach: Option<DeviceId>,
+    /// Whether a head that does not open may be of a later account than the one that is known.
+    pub is_ahead: bool,
 }
 
 /// A limited device writes to its own vault only, and only adds (SR-031).
@@ -280,7 +298,8 @@ fn may_sign(
 }
 
 /// The tip rule (SR-014): a head counts if its signer is live now, or if the device that removed the
-/// signer had accepted it.
+/// signer had accepted it. So it does if it is the very head that some remover went on from, whoever
+/// that one removed.
 #[must_use]
 pub fn counts(
     head: &Head,
@@ -291,12 +310,10 @@ pub fn counts(
 ) -> bool {
     let Some(device) = account.device(head.signer) else { return false };
     let Some((removed, _)) = device.removed else { return true };
-    let anchor = removals
-        .iter()
-        .filter(|removal| removal.seq == removed)
-        .flat_map(|removal| &removal.anchors)
-        .find(|anchor| anchor.space == space);
-    anchor.is_some_and(|anchor| place.seq <= anchor.seq)
+    let own = removals.iter().filter(|removal| removal.seq == removed);
+    let mut own = own.flat_map(|removal| &removal.anchors).filter(|anchor| anchor.space == space);
+    own.any(|anchor| place.seq <= anchor.seq)
+        || anchors(space, removals).any(|a| (a.seq, a.hash) == (place.seq, place.hash))
 }
 
 fn anchors(space: SpaceId, removals: &[Removal]) -> impl Iterator<Item = &Anchor> {

@@ -1,5 +1,7 @@
 //! Snapshots, and the manifest that lists them and the indexes. See `spec/manifest.md`.
 
+use std::collections::HashSet;
+
 use sr_crypto::{Hash, Label, hash};
 use sr_wire::{DeviceId, Malformed, Misbehaviour, PackId, SnapshotId, decode, encode, labels};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -164,6 +166,13 @@ impl Manifest {
     /// Returns the snapshots that were not forgotten, in the order in which they were stored.
     pub fn live(&self) -> impl DoubleEndedIterator<Item = &Listed> + '_ {
         self.snapshots.iter().filter(|listed| listed.forgotten.is_none())
+    }
+
+    /// Leaves out snapshots that are listed again: whoever has stolen a limited device can list one
+    /// twice.
+    pub fn keep_first_listed(&mut self) {
+        let mut seen = HashSet::new();
+        self.snapshots.retain(|listed| seen.insert(encode(&listed.snapshot)));
     }
 
     /// Returns the number of the next run.

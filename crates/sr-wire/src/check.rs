@@ -101,8 +101,8 @@ pub enum Misbehaviour {
     /// SR-030: what came in a linking ceremony is not what its words were made of.
     #[error("SR-030: the messages of the linking were changed on the way")]
     LinkAltered = 30,
-    /// SR-031: a limited device has written a state that lacks what was there before.
-    #[error("SR-031: an append-only device has written a state that lacks what was there before")]
+    /// SR-031: the newest state by a limited device does more than add, or its lists can't be read.
+    #[error("SR-031: the newest state by an append-only device is not one that it may write")]
     LimitedOverreach = 31,
 }
 

@@ -133,6 +133,13 @@ impl Failure {
                 "Ask the operator what happened, over another channel, and compare `strongroom device \
                  chain` on your other devices. Nothing was encrypted to a key from there.",
             )
+        } else if misbehaviour == Misbehaviour::LimitedOverreach {
+            (
+                "Its lists can't be read: the server has lost or changed them, or somebody has the \
+                 device's keys.",
+                "Ask the operator. If nobody has an explanation, take the device out on another one: \
+                 `strongroom device revoke`. The newest state before that can be read comes back then.",
+            )
         } else if rolled_back {
             (
                 "The server withholds your newest snapshots: its disk was put back to an older \
@@ -309,7 +316,8 @@ impl From<ClientError> for Failure {
             ClientError::LimitedTooMuch => make(
                 "APPEND_ONLY_TOO_MUCH",
                 exit::CONFLICT,
-                "An append-only device shows with each run that it only adds, and there is room for about a                  hundred folders in that.",
+                "An append-only device shows with each run that it only adds, and there is room for \
+                 about a hundred folders in that.",
                 GOES_ON,
                 "Back up folder by folder: `strongroom backup now FOLDER`. What was stored is used then.",
             ),

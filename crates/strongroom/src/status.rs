@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use sr_client::{Client, Clock, KeyLock, Status, profile_dir};
-use sr_wire::Invite;
+use sr_wire::{DeviceId, Invite};
 
 use crate::{
     args::{Args, Command},
@@ -58,12 +58,16 @@ pub(crate) fn backup_command(args: &Args, what: &str) -> String {
 
 /// Says that an append-only device has tried what it may not.
 pub(crate) fn overreach_warning(client: &Client) -> Result<Option<String>, Failure> {
-    Ok(client.overreach()?.map(|device| {
-        let device = &device.to_string()[..9];
-        format!(
-            "SR-031: the append-only device {device} has written a state that lacks what was there before. It              does not count, and nothing is lost; somebody may have its keys. Take it out: strongroom device              revoke {device}"
-        )
-    }))
+    Ok(client.overreach()?.map(overreached))
+}
+
+fn overreached(device: DeviceId) -> String {
+    let device = &device.to_string()[..9];
+    format!(
+        "SR-031: in the backups of the append-only device {device} there is a state that does more than add. \
+         It does not count, and nothing is lost; somebody may have its keys. Take it out: strongroom device \
+         revoke {device}"
+    )
 }
 
 /// Returns the name that a device has unless it is given one.
@@ -141,6 +145,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     warnings.extend(kit_warning(&status));
     warnings.extend(crate::device::waiting_warnings(&client));
     warnings.extend(crate::keep::mark_warning(status.marked_by_others));
+    warnings.extend(status.overreaching.iter().map(|device| overreached(*device)));
     let is_old = status.newest_s.is_none_or(|newest| status.now_s.saturating_sub(newest) > OLD_S);
     if is_old {
         warnings.push(match status.newest_s {

@@ -85,6 +85,10 @@ impl Limited {
         client
     }
 
+    fn world_link(&self, name: &str) -> Client {
+        self.seen_by(self.world.link(name))
+    }
+
     /// What lies on the disk of the append-only device.
     fn thief(&self) -> Insider {
         Insider::of(&self.world.other(NAS))
@@ -472,4 +476,198 @@ fn its_vault_is_not_rolled_back() {
             other => panic!("not refused: {other:?}"),
         }
     }
+}
+
+/// A head that only adds, over lists that are not there: it hides everything, until the device is taken
+/// out.
+#[test]
+fn sr_031_lists_that_are_not_there_hide_nothing_for_good() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let limited = Limited::new();
+    let own = ids(&limited.owner().snapshots().expect("lists"));
+    let (thief, space) = (limited.thief(), limited.thief().vault.space());
+    let before = limited.manifest();
+    let adds = Elements { snapshots: vec![[7; 32]], indexes: vec![] };
+    let (snapshot_set, index_set) = adds.added_to((before.snapshot_set(), before.index_set()));
+    let head = NewHead {
+        previous: HeadPlace::of(Some(&limited.world.stored_head_of(space))),
+        snapshot_set,
+        index_set,
+        manifest: PackId([9; 32]),
+        time_s: 1,
+        adds,
+    };
+    let signing = thief.device.signing();
+    limited.world.show_head(&head.seal(&thief.vault, &thief.account, &signing, &mut rng()));
+    match limited.owner().snapshots() {
+        Err(ClientError::Misbehaviour(Misbehaviour::LimitedOverreach)) => {}
+        other => panic!("not refused: {other:?}"),
+    }
+    // Nothing else stops.
+    let status = limited.world.client().status().expect("reads");
+    assert_eq!(status.snapshots, Some(1));
+    limited.world.backup();
+    limited.world.client().revoke_device(&limited.id).expect("takes out");
+    for client in [limited.world.link("fresh"), client(&limited.world)] {
+        let mut client = limited.seen_by(client);
+        assert_eq!(ids(&client.snapshots().expect("lists")), own);
+        limited.first_is_whole(client);
+    }
+}
+
+/// Any bytes can be stored as a head with the right to append.
+#[test]
+fn a_head_that_does_not_open_stops_nothing() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let limited = Limited::new();
+    let kit = limited.world.with_kit();
+    let own = ids(&limited.owner().snapshots().expect("lists"));
+    let space = limited.thief().vault.space();
+    for (number, generation) in [2, 1, 999].into_iter().enumerate() {
+        let mut garbage = limited.world.stored_head_of(space);
+        (garbage.previous, garbage.seq) = (garbage.hash(), garbage.seq + 1);
+        garbage.generation = generation;
+        garbage.sealed = noise(number as u64, garbage.sealed.as_slice().len()).into();
+        limited.world.show_head(&garbage);
+        assert_eq!(ids(&limited.owner().snapshots().expect("lists")), own);
+        let restored = restored(&limited, &kit, &format!("restored-{number}"));
+        limited.first_is_whole(restored);
+        limited.first_is_whole(limited.world_link(&format!("desktop-{number}")));
+        let status = limited.world.client().status().expect("reads");
+        assert_eq!(status.overreaching, [limited.thief().device.id()]);
+    }
+    // It goes on itself, and so does a removal of somebody else.
+    fs::write(limited.folder.join("small"), "third").expect("writes");
+    let first_try = limited.nas().backup(None, &Progress::default());
+    // It asks once whether the account has moved on, of which that head may be.
+    assert!(matches!(first_try, Err(ClientError::Misbehaviour(Misbehaviour::PlaceMismatch))));
+    let third = limited.backup();
+    client(&limited.world).revoke_device("desktop-1").expect("takes out");
+    assert_eq!(ids(&limited.owner().snapshots().expect("lists")), [own, vec![third]].concat());
+    limited.owner().forget(std::slice::from_ref(&limited.first)).expect("marks");
+    client(&limited.world).revoke_device(&limited.id).expect("takes out");
+    assert_eq!(limited.owner().snapshots().expect("lists").len(), 2);
+}
+
+/// It lists every snapshot once more, so that none could be named.
+#[test]
+fn snapshots_that_are_listed_twice_can_be_named() {
+    let limited = Limited::new();
+    let thief = limited.thief();
+    let before = limited.manifest();
+    let mut manifest = before.clone();
+    let mut copies = before.snapshots.clone();
+    copies.reverse();
+    manifest.snapshots.extend(copies);
+    let adds = manifest.adds_to(&before).expect("adds only");
+    limited.forge(&thief, &thief, &manifest, adds);
+    assert_eq!(limited.owner().snapshots().expect("lists").len(), 2);
+    limited.first_is_whole(limited.owner());
+    limited.owner().forget(std::slice::from_ref(&limited.first)).expect("marks");
+    // The device goes on from there, and before.
+    fs::write(limited.folder.join("small"), "third").expect("writes");
+    limited.backup();
+    assert_eq!(limited.owner().snapshots().expect("lists").len(), 2);
+}
+
+/// It names a list that never was: a prune works all the same.
+#[test]
+fn a_list_that_never_was_stops_no_prune() {
+    let limited = Limited::new();
+    let thief = limited.thief();
+    let before = limited.manifest();
+    let mut manifest = before.clone();
+    let made_up = IndexRef { pack: PackId([9; 32]), offset: u32::MAX, ..before.indexes[0] };
+    manifest.indexes.push(IndexRef { hash: [9; 32], ..made_up });
+    let adds = manifest.adds_to(&before).expect("adds only");
+    limited.forge(&thief, &thief, &manifest, adds);
+    limited.first_is_whole(limited.owner());
+    let second = ids(&limited.owner().snapshots().expect("lists")).remove(1);
+    limited.owner().forget(&[second]).expect("marks");
+    assert_eq!(limited.pruned(), 1);
+    limited.first_is_whole(limited.owner());
+    let verified = limited.owner().verify(ReadData::All, &Progress::default()).expect("verifies");
+    assert!(verified.is_whole() && verified.bad_packs.is_empty(), "{verified:?}");
+}
+
+/// The server has changed a pack: a check finds it, the device's next backup stores it again, and who has
+/// checked reads that.
+#[test]
+fn what_the_server_changed_is_stored_again() {
+    let limited = Limited::new();
+    let space = limited.thief().vault.space();
+    let database = limited.world.database();
+    let mut query = database.prepare("SELECT pack FROM packs WHERE space = ?1").expect("query");
+    let packs: Vec<String> = query
+        .query_map([space.0], |row| Ok(PackId(row.get(0)?).to_string()))
+        .expect("packs")
+        .map(|pack| pack.expect("pack"))
+        .collect();
+    let all = limited.world.all_packs();
+    let biggest = all.iter().find(|path| packs.iter().any(|pack| path.ends_with(pack)));
+    let biggest = biggest.expect("has one");
+    let mut bytes = fs::read(biggest).expect("reads");
+    bytes[2_000_000] ^= 1;
+    fs::write(biggest, bytes).expect("writes");
+    fs::write(limited.folder.join("small"), "first").expect("writes");
+    let check = |mut client: Client| client.verify(ReadData::All, &Progress::default());
+    assert!(!check(limited.nas()).expect("verifies").is_whole());
+    assert!(!check(limited.owner()).expect("verifies").is_whole());
+    limited.backup();
+    let target = limited.world.other("mended");
+    let to = Target::Folder(target.clone());
+    let restored = limited.owner().restore("latest", None, &to, &Progress::default());
+    assert_eq!(restored.expect("restores").1.refused, []);
+    assert_same_tree(&limited.folder, &target);
+}
+
+/// A full device was taken out by one that had not seen what it wrote here, and on what this device has
+/// built since: all judge alike then, and it goes on.
+#[test]
+fn a_removal_below_what_it_built_on_is_got_over() {
+    let limited = Limited::new();
+    let space = limited.thief().vault.space();
+    limited.owner().snapshots().expect("lists");
+    let mut desktop = limited.seen_by(limited.world.link("desktop"));
+    desktop.forget(std::slice::from_ref(&limited.first)).expect("marks");
+    drop(desktop);
+    fs::write(limited.folder.join("small"), "third").expect("writes");
+    limited.backup();
+    // The one that takes it out is shown nothing of that.
+    let now = limited.world.database();
+    let rows: Vec<(u64, Vec<u8>)> = now
+        .prepare("SELECT seq, head FROM heads WHERE space = ?1 AND seq > 2")
+        .expect("query")
+        .query_map([space.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("heads")
+        .map(|row| row.expect("row"))
+        .collect();
+    assert_eq!(rows.len(), 2);
+    now.execute("DELETE FROM heads WHERE space = ?1 AND seq > 2", [space.0]).expect("deletes");
+    client(&limited.world).revoke_device("desktop").expect("takes out");
+    for (seq, head) in &rows {
+        let row = rusqlite::params![space.0, seq, head];
+        now.execute("INSERT INTO heads VALUES (?1, ?2, ?3)", row).expect("inserts");
+    }
+    fs::write(limited.folder.join("small"), "fourth").expect("writes");
+    let fourth = limited.backup();
+    for client in [limited.world.link("fresh"), client(&limited.world)] {
+        let listed = ids(&limited.seen_by(client).snapshots().expect("lists"));
+        assert_eq!((listed.len(), &listed[0], &listed[2]), (3, &limited.first, &fourth));
+    }
+}
+
+/// Pins of many vaults fit a linking.
+#[test]
+fn a_full_device_is_linked_beside_many_append_only_ones() {
+    let world = World::new();
+    world.backup();
+    for number in 0..6 {
+        let mut other = world.link_as(DeviceKind::Limited, &format!("limited-{number}"));
+        other.add_folder(&world.folder()).expect("adds");
+        other.backup(None, &Progress::default()).expect("backs up");
+    }
+    let mut desktop = world.link("desktop");
+    assert_eq!(desktop.devices().expect("lists").len(), 8);
+    assert_eq!(desktop.snapshots().expect("lists").len(), 1);
 }

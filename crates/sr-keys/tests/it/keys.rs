@@ -395,7 +395,7 @@ fn sr_027_other_anchors_are_refused() {
 }
 
 fn no_pins() -> Pins {
-    Pins { name: b"Ana".to_vec().into(), answers: Vec::new() }
+    Pins { name: b"Ana".to_vec().into(), answers: Vec::new(), places: Vec::new() }
 }
 
 fn opening(byte: u8) -> LinkOpening {
