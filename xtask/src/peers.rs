@@ -81,6 +81,10 @@ impl Peer for Ours {
         let mut server = Command::new(&self.0);
         server.args(["server", "up", "--quiet", "--listen", &listen, "--data"]).arg(&data);
         let server = spawn(&mut server, OUR_PORT)?;
+        // It listens before its directory is made.
+        for _ in (0..200).take_while(|_| !data.join("identity.key").exists()) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let mut invite = Command::new(&self.0);
         invite.args(["server", "invite", "--address", &listen, "--data"]).arg(&data);
         let invite = output(&mut invite)?;
@@ -404,10 +408,15 @@ fn rest_server(program: &Path, place: &Place) -> Result<Child, String> {
 }
 
 fn spawn(server: &mut Command, port: u16) -> Result<Child, String> {
+    let is_taken = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    // The one before may not have ended yet.
+    for _ in (0..200).take_while(|_| is_taken()) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let server = server.map_err(|error| error.to_string())?;
     for _ in 0..200 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if is_taken() {
             return Ok(server);
         }
         std::thread::sleep(Duration::from_millis(50));

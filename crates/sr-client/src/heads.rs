@@ -157,7 +157,9 @@ fn accept(
         let known = known.transpose()?;
         let before = Before { place, chain_seq: accepted.chain_seq, head: known.as_ref() };
         let judged = head::follow(before, &chain, keys, &own.account, removals)?;
-        note(profile, keys, &judged)?;
+        if let Some(device) = judged.overreach {
+            profile.set_overreach(space, device)?;
+        }
         let opened = chain.iter().rev().find_map(|head| head::open(head, keys, &own.account).ok());
         let chain_seq = opened.map_or(accepted.chain_seq, |head| head.chain_seq);
         let counting = newest_counting(&judged, &chain).or(accepted.head);
@@ -171,14 +173,6 @@ fn accept(
         profile.set_accepted(space, shown, 0, None)?;
     }
     profile.set_answer(space, &response.answer)
-}
-
-/// Takes note of how heads were judged, and by which state of the account.
-fn note(profile: &Profile, keys: &VaultKeys, judged: &Judged) -> Result<(), ClientError> {
-    if let Some(device) = judged.overreach {
-        profile.set_overreach(keys.space(), device)?;
-    }
-    profile.set_judged(keys.space(), profile.keys.account.seq())
 }
 
 /// A head that was accepted may count no more: its signer was taken out since, at an earlier one. The
@@ -203,7 +197,10 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
     Misbehaviour::HeadForked.refuse_if(HeadPlace::of(chain.last()) != tip)?;
     let judged = head::follow(Before::NOTHING, &chain, keys, &own.account, removals)?;
     let counting = newest_counting(&judged, &chain);
-    note(profile, keys, &judged)?;
+    if let Some(device) = judged.overreach {
+        profile.set_overreach(keys.space(), device)?;
+    }
+    profile.set_judged(keys.space(), own.account.seq())?;
     profile.set_accepted(keys.space(), tip, accepted.chain_seq, counting)
 }
 

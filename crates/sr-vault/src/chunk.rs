@@ -6,8 +6,8 @@ use sr_keys::VaultKeys;
 use sr_wire::labels;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-const CHUNK_LEN_MIN: usize = 256 << 10;
-const CHUNK_LEN_AVERAGE: usize = 1 << 20;
+const CHUNK_LEN_MIN: usize = 128 << 10;
+const CHUNK_LEN_AVERAGE: usize = 512 << 10;
 /// The longest chunk.
 pub const CHUNK_LEN_MAX: usize = 4 << 20;
 
@@ -73,7 +73,7 @@ impl ChunkIds {
 
 /// FastCDC under a gear table that only the vault's devices know.
 ///
-/// **Units** chunks of 256 KiB to 4 MiB, 1 MiB on average; what is shorter than 256 KiB is one
+/// **Units** chunks of 128 KiB to 4 MiB, 512 KiB on average; what is shorter than 128 KiB is one
 /// chunk.
 ///
 /// **Source** Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based

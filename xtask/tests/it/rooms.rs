@@ -13,6 +13,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ARROWS: &[(&str, &[&str])] = &[
     ("sr-crypto", &[]),
     ("sr-wire", &["sr-crypto"]),
+    ("sr-tlog", &["sr-crypto"]),
     ("sr-store", &["sr-crypto", "sr-wire"]),
     ("sr-trust", &["sr-crypto", "sr-wire"]),
     ("sr-keys", &["sr-crypto", "sr-wire", "sr-trust"]),
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without I/O, clock and threads, and what they must not say.
-const PURE: &[&str] = &["sr-crypto", "sr-wire", "sr-trust", "sr-keys", "sr-vault"];
+const PURE: &[&str] = &["sr-crypto", "sr-wire", "sr-tlog", "sr-trust", "sr-keys", "sr-vault"];
 const IO_WORDS: &[&str] = &[
     "std::fs",
     "std::net",

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::rooms::sources;
 
 /// Places that look at a secret's bytes. A new one is a decision: change the number with it.
-const EXPOSE_CALLERS: usize = 27;
+const EXPOSE_CALLERS: usize = 28;
 const LINES_MAX: usize = 800;
 const CHECKS: u8 = 31;
 

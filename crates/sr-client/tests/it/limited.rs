@@ -671,3 +671,18 @@ fn a_full_device_is_linked_beside_many_append_only_ones() {
     assert_eq!(desktop.devices().expect("lists").len(), 8);
     assert_eq!(desktop.snapshots().expect("lists").len(), 1);
 }
+
+/// A key block has the heads of the newest removals only. Each has where every vault was.
+#[test]
+fn its_backups_stay_however_many_devices_go_after_it() {
+    let limited = Limited::new();
+    client(&limited.world).revoke_device(&limited.id).expect("takes out");
+    for number in 0..17 {
+        let name = format!("later-{number}");
+        drop(limited.world.link(&name));
+        client(&limited.world).revoke_device(&name).expect("takes out");
+    }
+    let mut fresh = limited.world_link("fresh");
+    assert_eq!(fresh.snapshots().expect("lists").len(), 2);
+    limited.first_is_whole(fresh);
+}
