@@ -113,7 +113,7 @@ impl Tree {
             }
             let hashes = &mut self.levels[level];
             hashes.push(hash);
-            if hashes.len() % TILE_WIDTH != 0 {
+            if !hashes.len().is_multiple_of(TILE_WIDTH) {
                 return;
             }
             hash = perfect_root(&hashes[hashes.len() - TILE_WIDTH..]);
@@ -193,7 +193,7 @@ impl Tree {
     /// The root over the entries `start..end`, where the tree divides there.
     fn range(&self, start: u64, end: u64) -> Option<Digest> {
         let count = end - start;
-        if count.is_power_of_two() && start % count == 0 {
+        if count.is_power_of_two() && start.is_multiple_of(count) {
             return self.perfect(start, count);
         }
         let middle = start + split(count);

@@ -5,7 +5,7 @@ use sr_tlog::{KeyKind, LogError, NoteKey, Policy, Quorum};
 use crate::notes::{checkpoint, key, log, log_keys, signed};
 
 fn witness(seed: u8) -> NoteKey {
-    let kind = if seed % 2 == 0 { KeyKind::CosignEd25519 } else { KeyKind::CosignMlDsa44 };
+    let kind = if seed.is_multiple_of(2) { KeyKind::CosignEd25519 } else { KeyKind::CosignMlDsa44 };
     key(&format!("w{seed}"), kind, seed)
 }
 
