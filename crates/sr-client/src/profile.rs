@@ -561,6 +561,9 @@ impl Profile {
 }
 
 pub(crate) const KEY_FILE: &str = "keys";
+/// Half a second in all.
+const LOCK_TRIES: u32 = 25;
+const LOCK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Returns whether there is a profile in `dir`.
 #[must_use]
@@ -586,8 +589,14 @@ fn lock(dir: &Path) -> Result<File, ClientError> {
         .mode(0o600)
         .open(&path)
         .map_err(ClientError::local("opening", &path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| ClientError::Locked)?;
-    Ok(file)
+    // A run that is about to end, or a process that one has just started, holds it a little longer.
+    for _ in 0..LOCK_TRIES {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(LOCK_INTERVAL);
+    }
+    Err(ClientError::Locked)
 }
 
 fn open_database(path: &Path) -> rusqlite::Result<Connection> {
