@@ -266,7 +266,9 @@ fn down_to_full(
         let Ok(head) = head::open(sealed, keys, &own.account) else { return false };
         let place = HeadPlace::of(Some(sealed));
         let is_full = own.account.device(head.signer).is_some_and(Device::is_full);
-        is_full && head::counts(&head, place, keys.space(), &own.account, own.removals())
+        let (space, removals) = (keys.space(), own.removals());
+        head::is_anchor(place, space, removals)
+            || is_full && head::counts(&head, place, space, &own.account, removals)
     };
     while chain[0].seq > 1 && !is_base(&chain[0]) {
         let end = chain[0].seq - 1;

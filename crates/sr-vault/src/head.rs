@@ -261,8 +261,9 @@ pub fn follow(
         if !counts && enforced(Misbehaviour::SignerUnknown) {
             continue;
         }
-        // SR-031
-        if !may_sign(&head, sets, keys, account) && enforced(Misbehaviour::LimitedOverreach) {
+        // SR-031; a remover has judged its anchor already.
+        let may = is_anchor(place, keys.space(), removals) || may_sign(&head, sets, keys, account);
+        if !may && enforced(Misbehaviour::LimitedOverreach) {
             judged.overreach = Some(head.signer);
             continue;
         }
@@ -312,8 +313,13 @@ pub fn counts(
     let Some((removed, _)) = device.removed else { return true };
     let own = removals.iter().filter(|removal| removal.seq == removed);
     let mut own = own.flat_map(|removal| &removal.anchors).filter(|anchor| anchor.space == space);
-    own.any(|anchor| place.seq <= anchor.seq)
-        || anchors(space, removals).any(|a| (a.seq, a.hash) == (place.seq, place.hash))
+    own.any(|anchor| place.seq <= anchor.seq) || is_anchor(place, space, removals)
+}
+
+/// Returns whether a head is the very one that some remover went on from.
+#[must_use]
+pub fn is_anchor(place: HeadPlace, space: SpaceId, removals: &[Removal]) -> bool {
+    anchors(space, removals).any(|anchor| (anchor.seq, anchor.hash) == (place.seq, place.hash))
 }
 
 fn anchors(space: SpaceId, removals: &[Removal]) -> impl Iterator<Item = &Anchor> {
