@@ -160,10 +160,8 @@ fn accept(
         if let Some(device) = judged.overreach {
             profile.set_overreach(space, device)?;
         }
-        let opened = chain.iter().rev().find_map(|head| head::open(head, keys, &own.account).ok());
-        let chain_seq = opened.map_or(accepted.chain_seq, |head| head.chain_seq);
         let counting = newest_counting(&judged, &chain).or(accepted.head);
-        profile.set_accepted(space, shown, chain_seq, counting)?;
+        profile.set_accepted(space, shown, judged.chain_seq, counting)?;
         if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
             profile.clear_sent(space, true)?;
         }
@@ -201,7 +199,7 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
         profile.set_overreach(keys.space(), device)?;
     }
     profile.set_judged(keys.space(), own.account.seq())?;
-    profile.set_accepted(keys.space(), tip, accepted.chain_seq, counting)
+    profile.set_accepted(keys.space(), tip, judged.chain_seq, counting)
 }
 
 fn newest_counting(judged: &Judged, chain: &[SealedHead]) -> Option<SealedHead> {

@@ -224,8 +224,8 @@ pub fn follow(
     account: &Verified<Account>,
     removals: &[Removal],
 ) -> Result<Judged, Misbehaviour> {
-    let mut judged = Judged::default();
-    let (mut previous, mut chain_seq) = (before.place, before.chain_seq);
+    let mut judged = Judged { chain_seq: before.chain_seq, ..Judged::default() };
+    let mut previous = before.place;
     for sealed in heads {
         // SR-007: it does not follow the one before.
         let follows = sealed.seq == previous.seq + 1 && sealed.previous == previous.hash;
@@ -238,7 +238,7 @@ pub fn follow(
         previous = place;
         // SR-026: a head names no earlier place in the account chain than the head before.
         let opened = open(sealed, keys, account).and_then(|head| {
-            Misbehaviour::PlaceMismatch.refuse_if(head.chain_seq < chain_seq)?;
+            Misbehaviour::PlaceMismatch.refuse_if(head.chain_seq < judged.chain_seq)?;
             Ok(head)
         });
         let head = match opened {
@@ -252,7 +252,7 @@ pub fn follow(
             }
             Err(refused) => return Err(refused),
         };
-        chain_seq = head.chain_seq;
+        judged.chain_seq = head.chain_seq;
         let sets = match judged.counting.last() {
             Some(Opened { head, .. }) => Some((head.snapshot_set, head.index_set)),
             None => before.sets(),
@@ -277,6 +277,8 @@ pub fn follow(
 pub struct Judged {
     /// The heads that count, oldest first.
     pub counting: Vec<Opened>,
+    /// The newest place in the account chain that a head names.
+    pub chain_seq: u64,
     /// A limited device in whose vault there is a head by it that does more than add, or one that does
     /// not open. It does not count.
     pub overreach: Option<DeviceId>,

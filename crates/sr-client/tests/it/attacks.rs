@@ -22,7 +22,7 @@ use sr_vault::{
 };
 use sr_wire::{Misbehaviour, PackId, SealedHead, SpaceId, check::danger_skip, encode};
 
-use crate::world::World;
+use crate::world::{World, cached};
 
 /// Checks are taken out for the whole process, so one attack runs at a time, and no other test that
 /// waits for a refusal beside it.
@@ -412,11 +412,7 @@ fn sr_004_a_chunk_must_be_the_one_its_tree_names() {
 /// device under which an index has them there.
 fn forge_place(world: &World, chunks: &[(ChunkId, &[u8])]) {
     let insider = world.insider();
-    let cached = fs::read_dir(world.profile().join("cache")).expect("cache").flatten();
-    let cached = cached.map(|entry| entry.path()).find(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
-    });
-    let raw = fs::read(cached.expect("has one")).expect("reads");
+    let raw = cached(&world.profile(), "manifest-").remove(0);
     let mut manifest = Manifest::parse(&raw).expect("parses");
     let mut builder = PackBuilder::new(PackId::random(&mut rng()));
     let (pack, seal) = (builder.id(), PackSeal::of(&insider.vault, builder.id()));

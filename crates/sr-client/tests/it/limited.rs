@@ -23,7 +23,7 @@ use crate::{
     accounts::DAY_S,
     attacks::{ONE_AT_A_TIME, plant},
     keep::{client, prune},
-    world::{Insider, World, assert_same_tree, clock, noise},
+    world::{Insider, World, assert_same_tree, cached, clock, noise},
 };
 
 const NAS: &str = "nas";
@@ -113,13 +113,13 @@ impl Limited {
         (0..5).map(prune).sum()
     }
 
+    fn biggest_pack(&self) -> PathBuf {
+        self.world.packs_of(self.thief().vault.space()).remove(0)
+    }
+
     /// The newest manifest, as the append-only device has it.
     fn manifest(&self) -> Manifest {
-        let cache = fs::read_dir(self.world.other(NAS).join("cache")).expect("cache").flatten();
-        let mut cached = cache.map(|entry| entry.path()).filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
-        });
-        let raw = fs::read(cached.next().expect("has one")).expect("reads");
+        let raw = cached(&self.world.other(NAS), "manifest-").remove(0);
         Manifest::parse(&raw).expect("parses")
     }
 
@@ -145,15 +145,11 @@ impl Limited {
 
     /// A list which says that all that is stored lies in a pack of noise.
     fn poison(&self, thief: &Insider) -> IndexRef {
-        let cache = fs::read_dir(self.world.other(NAS).join("cache")).expect("cache").flatten();
-        let indexes = cache.map(|entry| entry.path()).filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("index-"))
-        });
         let mut builder = PackBuilder::new(PackId::random(&mut rng()));
         let (pack, seal) = (builder.id(), PackSeal::of(&thief.vault, builder.id()));
         let mut blocks = Vec::new();
-        for path in indexes {
-            let index = Index::parse(&fs::read(path).expect("reads")).expect("parses");
+        for raw in cached(&self.world.other(NAS), "index-") {
+            let index = Index::parse(&raw).expect("parses");
             for block in index.packs.into_iter().flat_map(|pack| pack.blocks) {
                 let raw_len: u32 = block.chunks.iter().map(|chunk| chunk.len).sum();
                 let entry = builder.push(block.kind, &noise(9, raw_len as usize));
@@ -377,25 +373,12 @@ fn sr_031_it_writes_no_head_of_another_vault() {
 #[test]
 fn what_the_server_lost_is_stored_again() {
     let limited = Limited::new();
-    let space = limited.thief().vault.space();
-    let database = limited.world.database();
-    let mut query = database.prepare("SELECT pack FROM packs WHERE space = ?1").expect("query");
-    let packs: Vec<PackId> = query
-        .query_map([space.0], |row| Ok(PackId(row.get(0)?)))
-        .expect("packs")
-        .map(|pack| pack.expect("pack"))
-        .collect();
-    let biggest = limited
-        .world
-        .all_packs()
-        .into_iter()
-        .find(|path| packs.iter().any(|pack| path.ends_with(pack.to_string())));
-    let biggest = biggest.expect("has one");
-    let id = biggest.file_name().expect("name").to_string_lossy().into_owned();
-    let id = packs.iter().find(|pack| pack.to_string() == id).expect("is one");
-    database.execute("DELETE FROM packs WHERE pack = ?1", [id.0]).expect("deletes");
+    let biggest = limited.biggest_pack();
     fs::remove_file(&biggest).expect("removes");
-    drop(query);
+    let id = biggest.file_name().expect("name").to_string_lossy().into_owned();
+    let id: PackId = id.parse().expect("an id");
+    let delete = "DELETE FROM packs WHERE pack = ?1";
+    limited.world.database().execute(delete, [id.0]).expect("deletes");
     let verified = limited.owner().verify(ReadData::Nothing, &Progress::default());
     assert!(!verified.expect("verifies").is_whole());
     fs::write(limited.folder.join("small"), "first").expect("writes");
@@ -595,18 +578,8 @@ fn a_list_that_never_was_stops_no_prune() {
 #[test]
 fn what_the_server_changed_is_stored_again() {
     let limited = Limited::new();
-    let space = limited.thief().vault.space();
-    let database = limited.world.database();
-    let mut query = database.prepare("SELECT pack FROM packs WHERE space = ?1").expect("query");
-    let packs: Vec<String> = query
-        .query_map([space.0], |row| Ok(PackId(row.get(0)?).to_string()))
-        .expect("packs")
-        .map(|pack| pack.expect("pack"))
-        .collect();
-    let all = limited.world.all_packs();
-    let biggest = all.iter().find(|path| packs.iter().any(|pack| path.ends_with(pack)));
-    let biggest = biggest.expect("has one");
-    let mut bytes = fs::read(biggest).expect("reads");
+    let biggest = limited.biggest_pack();
+    let mut bytes = fs::read(&biggest).expect("reads");
     bytes[2_000_000] ^= 1;
     fs::write(biggest, bytes).expect("writes");
     fs::write(limited.folder.join("small"), "first").expect("writes");
@@ -685,4 +658,23 @@ fn its_backups_stay_however_many_devices_go_after_it() {
     let mut fresh = limited.world_link("fresh");
     assert_eq!(fresh.snapshots().expect("lists").len(), 2);
     limited.first_is_whole(fresh);
+}
+
+/// A head has room for 128 new elements. What has no room is stored, and not listed, until it has.
+#[test]
+fn more_folders_than_a_head_has_room_for_are_backed_up_one_by_one() {
+    let limited = Limited::new();
+    let mut nas = limited.nas();
+    let folders: Vec<PathBuf> = (0..130).map(|n| limited.folder.join(format!("{n}"))).collect();
+    for folder in &folders {
+        fs::create_dir(folder).expect("makes");
+        nas.add_folder(folder).expect("adds");
+    }
+    let all = nas.backup(None, &Progress::default());
+    assert!(matches!(all, Err(ClientError::LimitedTooMuch)), "{all:?}");
+    assert_eq!(nas.snapshots().expect("lists").len(), 2);
+    nas.backup(Some(&folders[0]), &Progress::default()).expect("backs up");
+    drop(nas);
+    assert_eq!(limited.owner().snapshots().expect("lists").len(), 3);
+    assert_eq!(limited.owner().overreach().expect("reads"), None);
 }

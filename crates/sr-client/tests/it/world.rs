@@ -147,7 +147,10 @@ impl World {
 
     /// The files of the server that hold the vault's packs, the biggest first.
     pub(crate) fn packs(&self) -> Vec<PathBuf> {
-        let space = self.insider().vault.space();
+        self.packs_of(self.insider().vault.space())
+    }
+
+    pub(crate) fn packs_of(&self, space: SpaceId) -> Vec<PathBuf> {
         let database = self.database();
         let mut query =
             database.prepare("SELECT pack FROM packs WHERE space != ?1").expect("query");
@@ -250,6 +253,13 @@ impl World {
             )
             .expect("inserts");
     }
+}
+
+/// The lists that a profile keeps whose names begin like this.
+pub(crate) fn cached(profile: &Path, prefix: &str) -> Vec<Vec<u8>> {
+    let cache = fs::read_dir(profile.join("cache")).expect("cache").flatten();
+    let is_it = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    cache.filter(is_it).map(|entry| fs::read(entry.path()).expect("reads")).collect()
 }
 
 impl Drop for World {
