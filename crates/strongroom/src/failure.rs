@@ -172,7 +172,10 @@ impl Failure {
 
     fn server_refused(code: ErrorCode, title: String) -> Self {
         let next = match code {
-            ErrorCode::VoucherRefused => "Ask the operator for a new invite.",
+            ErrorCode::VoucherRefused => {
+                "Ask the operator for a new invite, and give it to this device: `strongroom join INVITE`. \
+                 Then run the same command again."
+            }
             ErrorCode::QuotaFull | ErrorCode::StorageFull => {
                 "Ask the operator for room; then run the same command again."
             }

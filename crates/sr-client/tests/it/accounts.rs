@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const DAY_S: u64 = 86_400;
 
 impl World {
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         fs::read_to_string(self.dir.path().join("port"))
             .map(|port| format!("127.0.0.1:{port}"))
             .expect("runs")

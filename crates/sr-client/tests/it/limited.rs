@@ -7,7 +7,8 @@ use std::{
 };
 
 use sr_client::{
-    Client, ClientError, DeviceKind, Keep, Kit, PINNED, Progress, ReadData, SnapshotInfo, Target,
+    Client, ClientError, DeviceKind, Keep, Kit, Linking, PINNED, Progress, ReadData, SnapshotInfo,
+    Target,
 };
 use sr_vault::{
     ChunkIds,
@@ -17,7 +18,7 @@ use sr_vault::{
     manifest::{Elements, Forgotten, IndexRef, Manifest, index_hash},
     pack::{PackBuilder, PackSeal},
 };
-use sr_wire::{Misbehaviour, PackId, Right, check::danger_skip};
+use sr_wire::{Misbehaviour, PackId, Right, api::ErrorCode, check::danger_skip};
 
 use crate::{
     accounts::DAY_S,
@@ -677,4 +678,43 @@ fn more_folders_than_a_head_has_room_for_are_backed_up_one_by_one() {
     drop(nas);
     assert_eq!(limited.owner().snapshots().expect("lists").len(), 3);
     assert_eq!(limited.owner().overreach().expect("reads"), None);
+}
+
+/// Its space is paid for by an invite. Who holds none finds out before anything is done.
+#[test]
+fn it_is_linked_by_a_device_that_holds_an_invite() {
+    let mut world = World::new();
+    let mut desktop = world.link("desktop");
+    let begin = || {
+        let linking = Linking::begin(&world.address(), DeviceKind::Limited, clock());
+        linking.expect("begins").code()
+    };
+    let (first, second) = (begin(), begin());
+    desktop.set_link_patience(std::time::Duration::from_millis(1));
+    match desktop.link(&first) {
+        Err(ClientError::ServerRefused(ErrorCode::VoucherRefused)) => {}
+        other => panic!("not refused: {other:?}"),
+    }
+    drop(desktop);
+    let invite = world.invite();
+    let mut desktop = Client::join(&world.other("desktop"), &invite, None, "desktop", clock())
+        .expect("takes over the invite");
+    desktop.set_link_patience(std::time::Duration::from_millis(1));
+    // The other side does not go on here.
+    assert!(matches!(desktop.link(&second), Err(ClientError::LinkExpired)));
+}
+
+/// A server that shows a head far away, which nobody has signed, is asked for nothing in between.
+#[test]
+fn a_head_that_nobody_signed_asks_for_no_chain_without_end() {
+    let limited = Limited::new();
+    limited.owner().snapshots().expect("lists");
+    let mut far = limited.world.stored_head_of(limited.thief().vault.space());
+    far.seq += 20_000;
+    far.sealed = noise(1, far.sealed.as_slice().len()).into();
+    limited.world.show_head(&far);
+    match limited.owner().snapshots() {
+        Err(ClientError::Misbehaviour(Misbehaviour::HeadAltered)) => {}
+        other => panic!("not refused: {other:?}"),
+    }
 }
