@@ -128,23 +128,25 @@ impl LogKeys {
             return Err(LogError::OtherLog);
         }
         for key in &self.keys {
-            signed_by(key, &checkpoint, &note)?.ok_or(LogError::NotSigned)?;
+            signed_by(key, &checkpoint, &note, u64::MAX)?.ok_or(LogError::NotSigned)?;
         }
         let quorum = policy.quorum(&checkpoint, &note, until_s)?;
         Ok(Opened { checkpoint, quorum })
     }
 }
 
-/// Returns when a key has signed, `None` when it has not. Of several lines by one key, the newest counts.
+/// Returns when a key has signed until then, `None` when it has not. Of several lines by one key, each must
+/// verify, and the newest counts that is not later.
 pub(crate) fn signed_by(
     key: &VerifierKey,
     checkpoint: &Checkpoint,
     note: &Note,
+    until_s: u64,
 ) -> Result<Option<u64>, LogError> {
     let lines = note.signatures.iter().filter(|line| key.is_of(line));
     let times: Vec<u64> =
         lines.map(|line| key.verify(checkpoint, line)).collect::<Result<_, _>>()?;
-    Ok(times.into_iter().max())
+    Ok(times.into_iter().filter(|time_s| *time_s <= until_s).max())
 }
 
 /// Reads a number without signs and zeros before it.

@@ -84,9 +84,7 @@ impl Policy {
         // Groups name members before them.
         for member in &self.members {
             let time = match &member.kind {
-                MemberKind::Witness(key) => {
-                    signed_by(key, checkpoint, note)?.filter(|time_s| *time_s <= until_s)
-                }
+                MemberKind::Witness(key) => signed_by(key, checkpoint, note, until_s)?,
                 MemberKind::Group { need, of } => {
                     let mut of: Vec<u64> = of.iter().filter_map(|number| times[*number]).collect();
                     // The newest that are needed: their oldest says since when they were enough.

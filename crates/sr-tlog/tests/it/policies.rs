@@ -52,6 +52,8 @@ fn a_cosignature_counts_from_its_time_on_and_once() {
     let short = Err(LogError::QuorumShort);
     assert_eq!(says("quorum w11\n", &[(11, 101)], 100), short);
     assert_eq!(says("quorum w11\n", &[(11, 100)], 100), Ok(Quorum::At(100)));
+    // One from the future does not hide the one before it.
+    assert_eq!(says("quorum w11\n", &[(11, 50), (11, 101)], 100), Ok(Quorum::At(50)));
     let two = "group x 2 w11 w12\nquorum x\n";
     assert_eq!(says(two, &[(11, 50), (11, 60)], 100), short);
 }
