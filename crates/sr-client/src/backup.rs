@@ -24,6 +24,7 @@ use crate::{
     cache::{NewCache, OldCache},
     file::{FileReader, ReadFailed},
     heads::{self, Sent},
+    outgoing,
     profile::Profile,
     progress::{Phase, Progress},
     remote::{Remote, os_rng},
@@ -159,6 +160,7 @@ pub(crate) fn run(
         damaged.extend(&lost);
         view = View::open(profile, remote, For::Writing(&damaged))?;
     }
+    outgoing::send_rest(profile, remote, progress)?;
     let stored = view.adopt_pending(profile, remote)?;
     let device = profile.device_name()?;
     let (exclude, cache_dir) = (profile.dir().to_owned(), profile.cache_dir()?);
@@ -374,6 +376,8 @@ impl Run<'_> {
                 ReadFailed::Stopped(error) => stopped(error),
             })?;
         reader.flush().map_err(stopped)?;
+        drop(reader);
+        sink.settle();
         let node = |name: &str, mode, content| Node {
             name: name.as_bytes().to_vec().into(),
             mode,

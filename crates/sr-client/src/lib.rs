@@ -27,6 +27,7 @@ mod limit;
 mod link;
 mod lock;
 mod lru;
+mod outgoing;
 mod profile;
 mod progress;
 mod prune;

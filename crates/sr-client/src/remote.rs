@@ -25,10 +25,10 @@ use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
     AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
-    SignedPackList, SwapProof, VLBytes,
+    SignedPackList, SpaceId, SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
     create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits, pack_list_hash,
-    prove_bytes, rotate_bytes, swap_bytes, undelete_bytes,
+    prove_bytes, rotate_bytes, slot_hash, swap_bytes, undelete_bytes,
 };
 use tls_codec::{DeserializeBytes, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -185,24 +185,32 @@ impl Remote {
         Err(refused)
     }
 
-    /// Stores a pack. One that is there already was stored by an earlier try. Returns its memory, if
-    /// nothing else holds it any more.
+    /// Stores a pack, of which slots that an earlier try has left are not sent again. One that is there
+    /// already was stored by an earlier try. Returns its memory, if nothing else holds it any more.
     pub(crate) fn put_pack(
         &self,
         keys: &VaultKeys,
         id: PackId,
         pack: Vec<u8>,
+        was_tried: bool,
     ) -> Result<Option<Vec<u8>>, ClientError> {
-        let prefix = Bytes::from([&keys.space().0[..], &id.0].concat());
-        let pack = Bytes::from(pack);
-        let body = Parts(vec![pack.clone(), prefix]);
+        let (space, pack) = (keys.space(), Bytes::from(pack));
+        // The question costs a round trip, and for most packs it is needless.
+        let was_tried = AtomicBool::new(was_tried);
         let stored = self.with_session(Some((keys, Right::Append)), |session| {
-            let body = body.clone();
-            async move { session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await }
+            let was_tried = was_tried.swap(true, Ordering::Relaxed);
+            let pack = pack.clone();
+            async move {
+                let first =
+                    if was_tried { session.staged_slots(space, id, &pack).await? } else { 0 };
+                let prefix = Bytes::from([&space.0[..], &id.0, &[first]].concat());
+                let rest = pack.slice(usize::from(first) * limits::SLOT_LEN..);
+                let body = Parts(vec![rest, prefix]);
+                session.call(api::PACK_PUT, body, limits::MESSAGE_LEN_MAX).await
+            }
         });
         match stored {
             Ok(_) | Err(ClientError::ServerRefused(ErrorCode::Exists)) => {
-                drop(body);
                 Ok(pack.is_unique().then(|| pack.into()))
             }
             Err(error) => Err(error),
@@ -586,6 +594,18 @@ impl Session {
         let proof = api::Prove { space, right, signature: key.sign(labels::PROVE, &bytes) };
         self.call(api::RIGHT_PROVE, encode(&proof), limits::MESSAGE_LEN_MAX).await?;
         Ok(())
+    }
+
+    /// Returns how many slots of a pack the server has from an earlier try.
+    async fn staged_slots(&self, space: SpaceId, pack: PackId, bytes: &[u8]) -> Result<u8, Failed> {
+        let request = encode(&api::PackStaged { space, pack });
+        let reply = self.call(api::PACK_STAGED, request, limits::MESSAGE_LEN_MAX).await?;
+        // SR-016
+        let staged: api::PackStagedSlots = decode("answer", &reply, limits::MESSAGE_LEN_MAX)
+            .map_err(|_| Misbehaviour::ResponseMalformed)?;
+        let (slots, _) = bytes.as_chunks::<{ limits::SLOT_LEN }>();
+        let same = slots.iter().zip(&staged.slots).take_while(|(slot, h)| slot_hash(*slot) == **h);
+        Ok(u8::try_from(same.count()).unwrap_or(0))
     }
 
     /// Signs the next act of this connection by a right's key.

@@ -56,7 +56,7 @@ pub(crate) fn update(
         let mut pack = PackBuilder::new(PackId::random(&mut os_rng()));
         let id = pack.id();
         pack.push(Kind::Manifest, &record.to_bytes());
-        remote.put_pack(keys.root()?, id, pack.seal(keys.root()?))?;
+        remote.put_pack(keys.root()?, id, pack.seal(keys.root()?), false)?;
         let head = NewHead {
             previous: heads::current(profile, keys.root()?)?.tip,
             snapshot_set: record.hash(),

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Instant,
 };
 
 use sr_keys::VaultKeys;
@@ -17,6 +18,7 @@ use sr_wire::PackId;
 
 use crate::{
     ClientError,
+    outgoing::{self, Outgoing},
     profile::Profile,
     progress::Progress,
     remote::{Remote, os_rng},
@@ -40,6 +42,7 @@ pub(crate) struct Stopped;
 pub(crate) struct Upload {
     builder: PackBuilder,
     holds: IndexPack,
+    flight: Flight,
 }
 
 /// What the uploaders read.
@@ -47,6 +50,30 @@ pub(crate) struct Queue {
     /// The first that fails takes the receiver away, so that no worker waits for a place in it.
     receiver: Mutex<Option<mpsc::Receiver<Upload>>>,
     spare: Spare,
+}
+
+/// Packs that were handed over and are not stored yet.
+#[derive(Default)]
+struct InFlight {
+    packs: Mutex<usize>,
+    done: Condvar,
+}
+
+/// One of them, as long as it lives.
+struct Flight(Arc<InFlight>);
+
+impl Flight {
+    fn begin(all: &Arc<InFlight>) -> Self {
+        *lock(&all.packs) += 1;
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        *lock(&self.0.packs) -= 1;
+        self.0.done.notify_all();
+    }
 }
 
 /// The memory of packs that were sent, for the next ones.
@@ -63,6 +90,7 @@ pub(crate) struct Sink<'a> {
     /// The pack that is being filled, and those that hold what had no room in it.
     open: Mutex<VecDeque<Open>>,
     uploads: mpsc::SyncSender<Upload>,
+    in_flight: Arc<InFlight>,
     spare: Spare,
     written: Mutex<Vec<IndexPack>>,
 }
@@ -115,6 +143,7 @@ impl<'a> Sink<'a> {
             adopted: HashSet::new(),
             open: Mutex::default(),
             uploads,
+            in_flight: Arc::default(),
             spare: Arc::clone(&spare),
             written: Mutex::default(),
         };
@@ -184,7 +213,16 @@ impl<'a> Sink<'a> {
 
     fn send(&self, open: Open) -> Result<(), Stopped> {
         let Open { builder, holds } = open;
-        self.uploads.send(Upload { builder, holds }).map_err(|_| Stopped)
+        let flight = Flight::begin(&self.in_flight);
+        self.uploads.send(Upload { builder, holds, flight }).map_err(|_| Stopped)
+    }
+
+    /// Waits for the packs on their way and gives their memory back, so that what comes at the end of a
+    /// run takes its place.
+    pub(crate) fn settle(&self) {
+        let packs = lock(&self.in_flight.packs);
+        drop(self.in_flight.done.wait_while(packs, |packs| *packs > 0));
+        lock(&self.spare).clear();
     }
 
     /// Sends what is left, the indexes of this run and of `adopted`, and the manifest. Returns the
@@ -203,6 +241,7 @@ impl<'a> Sink<'a> {
         for full in open {
             self.send_filled(full).map_err(stopped)?;
         }
+        self.settle();
         let reserve = index_len(&lock(&self.written))
             + index_len(&adopted.stored)
             + adopted.to_index_anew.iter().map(|index| index_len(&index.packs)).sum::<usize>()
@@ -277,7 +316,6 @@ impl<'a> Sink<'a> {
 
     /// Gives back what no chunk needs any more, so that lists of many chunks take its place.
     fn free(&self) {
-        lock(&self.spare).clear();
         std::mem::take(&mut *lock(&self.claimed));
         std::mem::take(&mut *lock(&self.claimed_apart));
     }
@@ -321,21 +359,29 @@ pub(crate) fn upload(
     remote: &Remote,
     progress: &Progress,
 ) -> Result<(), ClientError> {
+    let outgoing = Outgoing::of(lock(profile).dir());
+    let mut is_slow = true;
     loop {
         let next = lock(&queue.receiver).as_ref().map(mpsc::Receiver::recv);
-        let Some(Ok(upload)) = next else { return Ok(()) };
-        let (id, bytes) = (upload.builder.id(), upload.builder.seal(keys));
-        let len = bytes.len() as u64;
+        let Some(Ok(Upload { builder, holds, flight })) = next else { return Ok(()) };
+        let (id, bytes) = (builder.id(), builder.seal(keys));
+        let (len, began) = (bytes.len() as u64, Instant::now());
         // The profile is free again before the pack is on its way.
-        let remembered = lock(profile).add_pending(&upload.holds);
-        let sent = remembered.and_then(|()| remote.put_pack(keys, id, bytes));
-        match sent {
-            Ok(buffer) => lock(&queue.spare).extend(buffer),
-            Err(error) => {
-                *lock(&queue.receiver) = None;
-                return Err(error);
+        let remembered = lock(profile).add_pending(&holds);
+        let sent = remembered.and_then(|()| {
+            if is_slow {
+                outgoing.keep(id, &bytes);
             }
+            remote.put_pack(keys, id, bytes, false)
+        });
+        let stored = sent.map(|buffer| lock(&queue.spare).extend(buffer));
+        drop(flight);
+        if let Err(error) = stored {
+            *lock(&queue.receiver) = None;
+            return Err(error);
         }
+        outgoing.remove(id);
+        is_slow = began.elapsed() > outgoing::SLOW;
         progress.did_send(len);
     }
 }

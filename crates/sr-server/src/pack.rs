@@ -16,9 +16,9 @@ use sr_wire::{
     PackId, Right, SignedPackList, SpaceId,
     api::{
         ErrorCode, PACK_PUT_PREFIX_LEN, PackDelete, PackGet, PackHave, PackList, PackMissing,
-        PackUndelete, PackUndeleted,
+        PackStaged, PackStagedSlots, PackUndelete, PackUndeleted,
     },
-    decode, delete_bytes, encode, labels, limits, undelete_bytes,
+    decode, delete_bytes, encode, labels, limits, slot_hash, undelete_bytes,
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -33,7 +33,7 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is collected before it is written, and read before it is sent.
 const PIECE_LEN: usize = limits::SLOT_LEN;
 
-/// Stores a pack as it arrives.
+/// Stores a pack as it arrives. What has arrived when the connection ends stays, for the rest to follow.
 pub(crate) async fn put(
     server: &Arc<Server>,
     connection: &Connection,
@@ -44,34 +44,56 @@ pub(crate) async fn put(
         piece.extend_from_slice(&next_frame(&mut body).await?.ok_or(ErrorCode::Malformed)?);
     }
     let space = SpaceId::from_slice(&piece[..SpaceId::LEN]).ok_or(ErrorCode::Malformed)?;
-    let pack = PackId::from_slice(&piece[SpaceId::LEN..PACK_PUT_PREFIX_LEN])
-        .ok_or(ErrorCode::Malformed)?;
+    let (pack, first) = piece[SpaceId::LEN..PACK_PUT_PREFIX_LEN].split_at(PackId::LEN);
+    let pack = PackId::from_slice(pack).ok_or(ErrorCode::Malformed)?;
+    let kept = usize::from(first[0]) * limits::SLOT_LEN;
     piece.drain(..PACK_PUT_PREFIX_LEN);
     server.require(connection, space, Right::Append)?;
 
-    let receiving = Arc::new(Receiving::start(server, pack)?);
-    let for_disk = Arc::clone(&receiving);
-    let mut writer = blocking(move || for_disk.begin()).await?;
-    let mut len = piece.len();
+    let receiving = Receiving::start(server, pack)?;
+    let mut upload = blocking(move || Upload::begin(receiving, kept)).await?;
+    let mut len = kept + piece.len();
     while let Some(frame) = next_frame(&mut body).await? {
         len += frame.len();
         if len > limits::PACK_LEN_MAX {
-            return Err(ErrorCode::Malformed.into());
+            break;
         }
         piece.extend_from_slice(&frame);
         if piece.len() >= PIECE_LEN {
-            (writer, piece) = blocking(move || write(writer, piece)).await?;
+            (upload, piece) = blocking(move || upload.write(piece)).await?;
         }
     }
     if !limits::PACK_SIZES.contains(&len) {
+        upload.writer.discard();
         return Err(ErrorCode::Malformed.into());
     }
     blocking(move || {
-        let (writer, _) = write(writer, piece)?;
-        receiving.finish(writer, space, len)
+        let (upload, _) = upload.write(piece)?;
+        upload.finish(space, len)
     })
     .await?;
     Ok(Vec::new())
+}
+
+/// Says which slots an interrupted upload has left of a pack.
+pub(crate) fn staged(
+    server: &Arc<Server>,
+    connection: &Connection,
+    body: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let request: PackStaged = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    server.require(connection, request.space, Right::Append)?;
+    let _receiving = Receiving::start(server, request.pack)?;
+    let mut slots = Vec::new();
+    for offset in (0..limits::PACK_LEN_MAX).step_by(limits::SLOT_LEN) {
+        let blobs = &server.stores.blobs;
+        let slot = blobs.read_part(request.pack, offset as u64, limits::SLOT_LEN)?;
+        if slot.len() < limits::SLOT_LEN {
+            break;
+        }
+        slots.push(slot_hash(&slot));
+    }
+    Ok(encode(&PackStagedSlots { slots }))
 }
 
 /// Returns slots of a pack, after the pack's whole length.
@@ -208,34 +230,6 @@ impl Receiving {
         }
         Ok(Self { server: Arc::clone(server), pack })
     }
-
-    fn begin(&self) -> Result<Box<dyn BlobWriter>, Refusal> {
-        let stores = &self.server.stores;
-        if stores.meta.has_pack(self.pack)? {
-            return Err(ErrorCode::Exists.into());
-        }
-        // A blob without a record was never acknowledged: a store failed in between.
-        stores.blobs.delete(self.pack)?;
-        Ok(stores.blobs.begin()?)
-    }
-
-    /// Makes the blob durable, then its record. When the record fails, the blob stays: it is not
-    /// known whether the record will be there after all, and `begin` and `sweep` delete it if not.
-    fn finish(
-        &self,
-        writer: Box<dyn BlobWriter>,
-        space: SpaceId,
-        len: usize,
-    ) -> Result<(), Refusal> {
-        let len = u32::try_from(len).map_err(|_| ErrorCode::Malformed)?;
-        writer.finish(self.pack)?;
-        let stores = &self.server.stores;
-        let added = stores.meta.add_pack(space, self.pack, len, &self.server.caps);
-        if matches!(added, Err(StoreError::QuotaFull | StoreError::NotFound)) {
-            stores.blobs.delete(self.pack)?;
-        }
-        Ok(added?)
-    }
 }
 
 impl Drop for Receiving {
@@ -245,13 +239,46 @@ impl Drop for Receiving {
     }
 }
 
-fn write(
-    mut writer: Box<dyn BlobWriter>,
-    mut piece: Vec<u8>,
-) -> Result<(Box<dyn BlobWriter>, Vec<u8>), Refusal> {
-    writer.write(&piece)?;
-    piece.clear();
-    Ok((writer, piece))
+/// A pack that is being written. The writer is dropped before others may receive the same pack.
+struct Upload {
+    writer: Box<dyn BlobWriter>,
+    receiving: Receiving,
+}
+
+impl Upload {
+    fn begin(receiving: Receiving, kept: usize) -> Result<Self, Refusal> {
+        let (stores, pack) = (&receiving.server.stores, receiving.pack);
+        if stores.meta.has_pack(pack)? {
+            return Err(ErrorCode::Exists.into());
+        }
+        // A blob without a record was never acknowledged: a store failed in between.
+        stores.blobs.delete(pack)?;
+        match stores.blobs.begin(pack, kept as u64) {
+            // What was there a moment ago had to make room; asking again says so.
+            Err(StoreError::NotFound) => Err(ErrorCode::Busy.into()),
+            begun => Ok(Self { writer: begun?, receiving }),
+        }
+    }
+
+    fn write(mut self, mut piece: Vec<u8>) -> Result<(Self, Vec<u8>), Refusal> {
+        self.writer.write(&piece)?;
+        piece.clear();
+        Ok((self, piece))
+    }
+
+    /// Makes the blob durable, then its record. When the record fails, the blob stays: it is not
+    /// known whether the record will be there after all, and `begin` and `sweep` delete it if not.
+    fn finish(self, space: SpaceId, len: usize) -> Result<(), Refusal> {
+        let Self { writer, receiving } = self;
+        let len = u32::try_from(len).map_err(|_| ErrorCode::Malformed)?;
+        writer.finish()?;
+        let (server, pack) = (&receiving.server, receiving.pack);
+        let added = server.stores.meta.add_pack(space, pack, len, &server.caps);
+        if matches!(added, Err(StoreError::QuotaFull | StoreError::NotFound)) {
+            server.stores.blobs.delete(pack)?;
+        }
+        Ok(added?)
+    }
 }
 
 async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {

@@ -83,7 +83,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn dispatch(
-    server: &Server,
+    server: &Arc<Server>,
     connection: &Connection,
     path: &str,
     body: &[u8],
@@ -98,6 +98,7 @@ fn dispatch(
         api::SPACE_CREATE => create_space(server, connection, body),
         api::SPACE_ROTATE => rotate_space(server, connection, body),
         api::RIGHT_PROVE => prove(server, connection, body),
+        api::PACK_STAGED => pack::staged(server, connection, body),
         api::PACK_HAVE => pack::have(server, connection, body),
         api::PACK_LIST => pack::list(server, connection, body),
         api::PACK_DELETE => pack::delete(server, connection, body),

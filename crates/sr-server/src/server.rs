@@ -130,13 +130,14 @@ impl Server {
         }
     }
 
-    /// Deletes the packs that were deleted long enough ago. A server that serves does so by itself; a
+    /// Deletes the packs that were deleted long enough ago, and old parts of packs. A server that serves does so by itself; a
     /// failure is reported, and nothing is lost by it.
     pub fn empty_trash(&self) {
         let gone = self.stores.meta.count_day(self.now_s() / DAY_S);
         let deleted = gone.and_then(|gone| {
             // What a crash leaves here has no record any more, and goes at the next start.
-            gone.into_iter().try_for_each(|pack| self.stores.blobs.delete(pack))
+            gone.into_iter().try_for_each(|pack| self.stores.blobs.delete(pack))?;
+            self.stores.blobs.drop_old_parts()
         });
         if let Err(error) = deleted {
             self.report(&error);

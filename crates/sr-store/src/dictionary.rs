@@ -115,9 +115,9 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
     ),
     entry(
         FILE,
-        "incoming/N",
-        "a pack that is being received",
-        "until it is stored or the server starts",
+        "incoming/ID",
+        "what was received of a pack until now, ciphertext; its time says when its last bytes came",
+        "until the rest is received, or a day and an hour without",
     ),
     entry(
         FILE,
@@ -264,9 +264,11 @@ pub fn check_files(dir: &Path) -> Result<(), StoreError> {
                     _ => Err(unknown(&format!("packs/{folder}/{file}"))),
                 })
             }),
-            "incoming" => each_name(path, &mut |file, _| match file.parse::<u64>() {
-                Ok(_) => Ok(()),
-                Err(_) => Err(unknown(&format!("incoming/{file}"))),
+            "incoming" => each_name(path, &mut |file, _| match file.parse::<PackId>() {
+                Ok(id) if id.to_string() == file => Ok(()),
+                // The identity key before it has its name.
+                _ if file == "0" => Ok(()),
+                _ => Err(unknown(&format!("incoming/{file}"))),
             }),
             _ => Ok(()),
         }

@@ -204,9 +204,18 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
 }
 
 impl<T: BlobStore> BlobStore for Faulty<T> {
-    fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError> {
-        let inner = self.write()?.begin()?;
+    fn begin(&self, pack: PackId, kept: u64) -> Result<Box<dyn BlobWriter>, StoreError> {
+        let inner = self.write()?.begin(pack, kept)?;
         Ok(Box::new(FaultyWriter { inner, faults: self.faults.clone() }))
+    }
+
+    fn read_part(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.call()?.read_part(pack, offset, len)
+    }
+
+    /// No fault: when the server does this is not for a test to say.
+    fn drop_old_parts(&self) -> Result<(), StoreError> {
+        self.inner.drop_old_parts()
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -238,8 +247,12 @@ impl BlobWriter for FaultyWriter {
         self.inner.write(bytes)
     }
 
-    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError> {
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
         self.faults.call(Call::Write)?;
-        self.inner.finish(pack)
+        self.inner.finish()
+    }
+
+    fn discard(self: Box<Self>) {
+        self.inner.discard();
     }
 }

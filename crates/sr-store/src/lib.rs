@@ -187,10 +187,18 @@ pub trait MetaStore: Send + Sync {
 
 /// Packs by id.
 pub trait BlobStore: Send + Sync {
-    /// Starts a blob.
+    /// Starts a blob, after the first `kept` bytes of what an interrupted upload has left of it.
     ///
-    /// **Errors** [`StoreError::Full`], [`StoreError::Failed`], as all methods.
-    fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError>;
+    /// **Errors** [`StoreError::NotFound`] when fewer are left; [`StoreError::Full`],
+    /// [`StoreError::Failed`], as all methods.
+    fn begin(&self, pack: PackId, kept: u64) -> Result<Box<dyn BlobWriter>, StoreError>;
+
+    /// Returns `len` bytes from `offset` on of what an interrupted upload has left, fewer at its end,
+    /// and none when there is nothing.
+    fn read_part(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// Deletes what was left of uploads that nobody went on with for a day.
+    fn drop_old_parts(&self) -> Result<(), StoreError>;
 
     /// Returns `len` bytes from `offset` on, fewer at the end.
     ///
@@ -207,18 +215,25 @@ pub trait BlobStore: Send + Sync {
     fn list(&self) -> Result<Vec<PackId>, StoreError>;
 }
 
-/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves what was written, so
+/// that the upload can go on; after an error, nothing.
 pub trait BlobWriter: Send {
     /// Appends bytes.
     ///
     /// **Errors** [`StoreError::Full`], [`StoreError::Failed`].
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// Makes the blob durable under `pack`. An id that is taken is never written again.
+    /// Makes the blob durable under its id. An id that is taken is never written again.
     ///
     /// **Errors** [`StoreError::Exists`].
-    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError>;
+    fn finish(self: Box<Self>) -> Result<(), StoreError>;
+
+    /// Leaves nothing: what was written is no pack.
+    fn discard(self: Box<Self>);
 }
+
+/// Of so many interrupted uploads something is left; the oldest make room.
+const PARTS_MAX: usize = 64;
 
 /// More blobs without a record than this are no leftovers of a crash: the records are older.
 const LEFTOVERS_MAX: usize = 64;

@@ -266,59 +266,96 @@ pub(crate) fn judge_swap(newest: Option<&SealedHead>, head: &SealedHead) -> Swap
     if follows || newest == Some(head) { Swapped::Done } else { Swapped::Conflict(newest.cloned()) }
 }
 
-type Blobs = Arc<Mutex<BTreeMap<PackId, Vec<u8>>>>;
+type Blobs = Arc<Mutex<Packs>>;
 
 /// Packs in memory.
 #[derive(Debug, Default)]
 pub struct MemoryBlobs(Blobs);
 
+#[derive(Debug, Default)]
+struct Packs {
+    whole: BTreeMap<PackId, Vec<u8>>,
+    /// What interrupted uploads left.
+    parts: BTreeMap<PackId, Vec<u8>>,
+}
+
 struct MemoryWriter {
-    bytes: Vec<u8>,
+    pack: PackId,
+    bytes: Option<Vec<u8>>,
     blobs: Blobs,
 }
 
 impl BlobStore for MemoryBlobs {
-    fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError> {
-        Ok(Box::new(MemoryWriter { bytes: Vec::new(), blobs: Arc::clone(&self.0) }))
+    fn begin(&self, pack: PackId, kept: u64) -> Result<Box<dyn BlobWriter>, StoreError> {
+        let mut bytes = lock(&self.0).parts.remove(&pack).unwrap_or_default();
+        if (bytes.len() as u64) < kept {
+            return Err(StoreError::NotFound);
+        }
+        bytes.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        Ok(Box::new(MemoryWriter { pack, bytes: Some(bytes), blobs: Arc::clone(&self.0) }))
+    }
+
+    fn read_part(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        Ok(lock(&self.0).parts.get(&pack).map_or_else(Vec::new, |part| range(part, offset, len)))
+    }
+
+    fn drop_old_parts(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let blobs = lock(&self.0);
-        let blob = blobs.get(&pack).ok_or(StoreError::NotFound)?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(blob.len());
-        Ok(blob[from..blob.len().min(from.saturating_add(len))].to_vec())
+        Ok(range(blobs.whole.get(&pack).ok_or(StoreError::NotFound)?, offset, len))
     }
 
     fn has(&self, pack: PackId) -> Result<bool, StoreError> {
-        Ok(lock(&self.0).contains_key(&pack))
+        Ok(lock(&self.0).whole.contains_key(&pack))
     }
 
     fn delete(&self, pack: PackId) -> Result<(), StoreError> {
-        lock(&self.0).remove(&pack);
+        lock(&self.0).whole.remove(&pack);
         Ok(())
     }
 
     fn list(&self) -> Result<Vec<PackId>, StoreError> {
-        Ok(lock(&self.0).keys().copied().collect())
+        Ok(lock(&self.0).whole.keys().copied().collect())
     }
 }
 
 impl BlobWriter for MemoryWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.get_or_insert_default().extend_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError> {
+    fn finish(mut self: Box<Self>) -> Result<(), StoreError> {
+        let bytes = self.bytes.take().unwrap_or_default();
         let mut blobs = lock(&self.blobs);
-        if blobs.contains_key(&pack) {
+        if blobs.whole.contains_key(&self.pack) {
             return Err(StoreError::Exists);
         }
-        blobs.insert(pack, self.bytes);
+        blobs.whole.insert(self.pack, bytes);
         Ok(())
+    }
+
+    fn discard(mut self: Box<Self>) {
+        self.bytes = None;
     }
 }
 
-fn lock(blobs: &Blobs) -> MutexGuard<'_, BTreeMap<PackId, Vec<u8>>> {
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        if let Some(bytes) = self.bytes.take() {
+            lock(&self.blobs).parts.insert(self.pack, bytes);
+        }
+    }
+}
+
+fn range(bytes: &[u8], offset: u64, len: usize) -> Vec<u8> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    bytes[from..bytes.len().min(from.saturating_add(len))].to_vec()
+}
+
+fn lock(blobs: &Blobs) -> MutexGuard<'_, Packs> {
     blobs.lock().unwrap_or_else(PoisonError::into_inner)
 }

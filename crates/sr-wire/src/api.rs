@@ -1,7 +1,7 @@
 //! Requests, responses and error codes of the API under `/v1/`.
 //!
 //! Every route is `POST` with a body in the codec of this crate, except that a pack travels raw:
-//! `pack/put` is `space[16] ‖ id[32] ‖ pack`, the answer to `pack/get` is `u32 pack length ‖ slots`.
+//! `pack/put` is `space[16] ‖ id[32] ‖ u8 first slot ‖ slots from there`, the answer to `pack/get` is `u32 pack length ‖ slots`.
 //! An answer that is not a success has a body of [`ErrorBody`].
 
 use sr_crypto::{CAPABILITY_SIGNATURE_LEN, Hash};
@@ -30,8 +30,11 @@ pub const LINK_PUT: &str = "/v1/link/put";
 pub const LINK_GET: &str = "/v1/link/get";
 /// Proves a right for this connection: [`Prove`], empty answer.
 pub const RIGHT_PROVE: &str = "/v1/right/prove";
-/// Stores a pack; an id that is taken is never written again.
+/// Stores a pack, or what an interrupted upload has left to send of it; an id that is taken is never
+/// written again.
 pub const PACK_PUT: &str = "/v1/pack/put";
+/// What an interrupted upload has left of a pack: [`PackStaged`], [`PackStagedSlots`].
+pub const PACK_STAGED: &str = "/v1/pack/staged";
 /// Reads slots of a pack: [`PackGet`].
 pub const PACK_GET: &str = "/v1/pack/get";
 /// Which of these packs are missing: [`PackHave`], [`PackMissing`].
@@ -51,7 +54,7 @@ pub const HEAD_CHAIN: &str = "/v1/head/chain";
 pub const HEAD_SWAP: &str = "/v1/head/swap";
 
 /// Bytes before the pack in the body of [`PACK_PUT`].
-pub const PACK_PUT_PREFIX_LEN: usize = SpaceId::LEN + PackId::LEN;
+pub const PACK_PUT_PREFIX_LEN: usize = SpaceId::LEN + PackId::LEN + 1;
 
 /// Makes a space, paid for with a voucher; signed by the new append key over
 /// [`crate::create_bytes`].
@@ -195,6 +198,22 @@ pub struct PackGet {
     pub first: u8,
     /// Last slot.
     pub last: u8,
+}
+
+/// Asks what is left of an interrupted upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackStaged {
+    /// The space.
+    pub space: SpaceId,
+    /// The pack.
+    pub pack: PackId,
+}
+
+/// The slots of a pack that need not be sent again, if they are those that were sent.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PackStagedSlots {
+    /// [`crate::slot_hash`] of each, from the first on.
+    pub slots: Vec<Hash>,
 }
 
 /// Asks which packs are missing.

@@ -120,6 +120,8 @@ labels! {
     PACK_DELETE = "pack-delete";
     /// Hash of the packs of a space, and the server's signature over it.
     PACK_LIST = "pack-list";
+    /// Hash of a slot of a pack, as it was received.
+    PACK_SLOT = "pack-slot";
     /// A capability's signature over the return of what was deleted.
     PACK_UNDELETE = "pack-undelete";
     /// What the chain commits to of a root.

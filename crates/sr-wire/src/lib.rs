@@ -22,7 +22,7 @@ pub use codec::{Malformed, decode, decode_first, encode};
 pub use head::{EMPTY_HEAD_HASH, HeadAnswer, SealedHead, SignedAnswer, head_nonce};
 pub use ids::{AccountId, DeviceId, IdError, PackId, SnapshotId, SpaceId, VaultId};
 pub use invite::{Invite, InviteError, VOUCHERS_PER_INVITE, voucher, voucher_hash};
-pub use packs::{PackListAnswer, SignedPackList, pack_list_hash};
+pub use packs::{PackListAnswer, SignedPackList, pack_list_hash, slot_hash};
 pub use space::{
     Right, SpaceKeys, SwapProof, create_bytes, delete_bytes, prove_bytes, rotate_bytes, swap_bytes,
     undelete_bytes,

@@ -1,4 +1,4 @@
-//! The server's signed word on which packs a space has.
+//! The server's signed word on which packs a space has, and the hash of a slot that was received.
 
 use sr_crypto::{Hash, SigningKey, hash};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -53,6 +53,12 @@ impl SignedPackList {
 pub fn pack_list_hash(mut packs: Vec<PackId>) -> Hash {
     packs.sort_unstable();
     hash(labels::PACK_LIST, &[&packs.iter().flat_map(|pack| pack.0).collect::<Vec<u8>>()])
+}
+
+/// Returns `H("pack-slot", slot)`, by which an upload that goes on finds out what the server has of it.
+#[must_use]
+pub fn slot_hash(slot: &[u8]) -> Hash {
+    hash(labels::PACK_SLOT, &[slot])
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod model;
 mod network;
 mod odd;
 mod recovery;
+mod resume;
 mod torture;
 mod twins;
 mod world;

@@ -92,8 +92,10 @@ fn the_client_negotiates_the_hybrid_group() {
 pub(crate) struct SimulatedNetwork {
     to_server: Mutex<UnboundedSender<DuplexStream>>,
     dialled: AtomicUsize,
-    /// Bytes after which a connection breaks, for the first connections.
+    /// Bytes after which a connection breaks, for the first connections, the first last.
     pub(crate) breaks_after: Mutex<Vec<usize>>,
+    /// Bytes that clients have sent.
+    pub(crate) sent: Arc<AtomicUsize>,
 }
 
 impl SimulatedNetwork {
@@ -103,6 +105,7 @@ impl SimulatedNetwork {
             to_server: Mutex::new(unbounded_channel().0),
             dialled: AtomicUsize::new(0),
             breaks_after: Mutex::default(),
+            sent: Arc::default(),
         })
     }
 
@@ -141,10 +144,8 @@ impl Dial for SimulatedNetwork {
             let (ours, theirs) = tokio::io::duplex(64 << 10);
             self.to_server.lock().expect("lock").send(theirs).map_err(io::Error::other)?;
             let limit = self.breaks_after.lock().expect("lock").pop();
-            let io: Box<dyn sr_client::Io> = match limit {
-                Some(limit) => Box::new(Breaking { inner: ours, left: limit }),
-                None => Box::new(ours),
-            };
+            let (left, sent) = (limit.unwrap_or(usize::MAX), Arc::clone(&self.sent));
+            let io = Box::new(Breaking { inner: ours, left, sent });
             Ok(sr_client::Channel { io, binding: BINDING, spki_hash: SPKI })
         })
     }
@@ -169,10 +170,11 @@ impl Listen for SimulatedListener {
     }
 }
 
-/// A stream that breaks after some bytes were written.
+/// A stream that breaks after some bytes were written, and counts them.
 struct Breaking {
     inner: DuplexStream,
     left: usize,
+    sent: Arc<AtomicUsize>,
 }
 
 impl tokio::io::AsyncWrite for Breaking {
@@ -188,6 +190,7 @@ impl tokio::io::AsyncWrite for Breaking {
         let written = Pin::new(&mut self.inner).poll_write(context, &bytes[..len]);
         if let std::task::Poll::Ready(Ok(written)) = written {
             self.left -= written;
+            self.sent.fetch_add(written, Ordering::SeqCst);
         }
         written
     }
@@ -238,14 +241,15 @@ pub(crate) fn dialer(network: &Arc<SimulatedNetwork>) -> sr_client::MakeDialer {
     Arc::new(move |_| Ok(Arc::clone(&network) as Arc<dyn Dial>))
 }
 
-struct Simulated {
-    dir: tempfile::TempDir,
-    network: Arc<SimulatedNetwork>,
-    _runtime: Runtime,
+/// A client of a simulated server, and a folder of 4 MB that does not compress.
+pub(crate) struct Simulated {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) network: Arc<SimulatedNetwork>,
+    pub(crate) runtime: Runtime,
 }
 
 impl Simulated {
-    fn new(
+    pub(crate) fn new(
         meta: Arc<dyn MetaStore>,
         blobs: Arc<dyn sr_store::BlobStore>,
         caps: Caps,
@@ -273,7 +277,7 @@ impl Simulated {
         }
         let mut client = joined?;
         client.add_folder(&folder)?;
-        Ok(Self { dir, network, _runtime: runtime })
+        Ok(Self { dir, network, runtime })
     }
 
     fn client(&self) -> Client {
@@ -281,11 +285,11 @@ impl Simulated {
         Client::open_by(&profile, clock(), &dialer(&self.network)).expect("opens")
     }
 
-    fn backup(&self) -> Result<Vec<sr_client::BackupReport>, ClientError> {
+    pub(crate) fn backup(&self) -> Result<Vec<sr_client::BackupReport>, ClientError> {
         self.client().backup(None, &Progress::default())
     }
 
-    fn assert_whole(&self) {
+    pub(crate) fn assert_whole(&self) {
         let report =
             self.client().verify(sr_client::ReadData::All, &Progress::default()).expect("verifies");
         assert!(report.snapshots >= 1);
@@ -492,11 +496,22 @@ struct Nothing;
 
 static SMALL: std::sync::LazyLock<MemoryBlobs> = std::sync::LazyLock::new(MemoryBlobs::default);
 
-struct NothingWriter(Vec<u8>);
+struct NothingWriter {
+    pack: PackId,
+    bytes: Vec<u8>,
+}
 
 impl sr_store::BlobStore for Nothing {
-    fn begin(&self) -> Result<Box<dyn sr_store::BlobWriter>, StoreError> {
-        Ok(Box::new(NothingWriter(Vec::new())))
+    fn begin(&self, pack: PackId, _: u64) -> Result<Box<dyn sr_store::BlobWriter>, StoreError> {
+        Ok(Box::new(NothingWriter { pack, bytes: Vec::new() }))
+    }
+
+    fn read_part(&self, _: PackId, _: u64, _: usize) -> Result<Vec<u8>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn drop_old_parts(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -518,18 +533,20 @@ impl sr_store::BlobStore for Nothing {
 
 impl sr_store::BlobWriter for NothingWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.0.len() <= 1 << 16 {
-            self.0.extend_from_slice(bytes);
+        if self.bytes.len() <= 1 << 16 {
+            self.bytes.extend_from_slice(bytes);
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>, pack: PackId) -> Result<(), StoreError> {
-        if self.0.len() > 1 << 16 {
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        if self.bytes.len() > 1 << 16 {
             return Ok(());
         }
-        let mut small = sr_store::BlobStore::begin(&*SMALL)?;
-        small.write(&self.0)?;
-        small.finish(pack)
+        let mut small = sr_store::BlobStore::begin(&*SMALL, self.pack, 0)?;
+        small.write(&self.bytes)?;
+        small.finish()
     }
+
+    fn discard(self: Box<Self>) {}
 }

@@ -130,7 +130,7 @@ fn swap(connection: &Connection, counter: u64, by: &CapabilityKey) -> Vec<u8> {
 }
 
 fn pack_body(len: usize) -> Vec<u8> {
-    let mut body = [&SPACE.0[..], &[9; 32]].concat();
+    let mut body = [&SPACE.0[..], &[9; 32], &[0]].concat();
     body.resize(api::PACK_PUT_PREFIX_LEN + len, 7);
     body
 }

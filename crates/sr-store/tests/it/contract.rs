@@ -124,9 +124,9 @@ fn one_of_many_swaps_at_once_wins() {
 fn blobs_are_written_once() {
     each_blobs(|blobs| {
         let write = |id, bytes: &[u8]| {
-            let mut writer = blobs.begin().expect("begins");
+            let mut writer = blobs.begin(id, 0).expect("begins");
             writer.write(bytes).expect("writes");
-            writer.finish(id)
+            writer.finish()
         };
         write(pack(1), b"hello").expect("stores");
         assert!(matches!(write(pack(1), b"other"), Err(StoreError::Exists)));
@@ -134,7 +134,7 @@ fn blobs_are_written_once() {
         assert_eq!(blobs.read(pack(1), 1, 3).expect("reads"), b"ell");
         assert_eq!(blobs.read(pack(1), 9, 3).expect("reads"), b"");
         assert!(matches!(blobs.read(pack(2), 0, 1), Err(StoreError::NotFound)));
-        drop(blobs.begin().expect("begins"));
+        drop(blobs.begin(pack(3), 0).expect("begins"));
         assert_eq!(blobs.list().expect("lists"), [pack(1)]);
         blobs.delete(pack(1)).expect("deletes");
         blobs.delete(pack(1)).expect("a repeat succeeds");
@@ -143,18 +143,50 @@ fn blobs_are_written_once() {
 }
 
 #[test]
+fn an_interrupted_blob_goes_on_where_it_was() {
+    each_blobs(|blobs| {
+        let mut writer = blobs.begin(pack(1), 0).expect("begins");
+        writer.write(b"hello").expect("writes");
+        assert!(blobs.read_part(pack(2), 0, 9).expect("reads").is_empty());
+        drop(writer);
+        assert!(matches!(blobs.read(pack(1), 0, 9), Err(StoreError::NotFound)), "it is no blob");
+        assert_eq!(blobs.read_part(pack(1), 1, 9).expect("reads"), b"ello");
+        assert_eq!(blobs.read_part(pack(1), 9, 9).expect("reads"), b"");
+        blobs.drop_old_parts().expect("deletes");
+        let mut writer = blobs.begin(pack(1), 4).expect("goes on");
+        writer.write(b" yes").expect("writes");
+        writer.finish().expect("stores");
+        assert_eq!(blobs.read(pack(1), 0, 9).expect("reads"), b"hell yes");
+        assert!(blobs.read_part(pack(1), 0, 9).expect("reads").is_empty());
+        assert!(matches!(blobs.begin(pack(1), 1), Err(StoreError::NotFound)), "nothing is left");
+
+        // From the start, and given up.
+        let mut writer = blobs.begin(pack(2), 0).expect("begins");
+        writer.write(b"long").expect("writes");
+        drop(writer);
+        let mut writer = blobs.begin(pack(2), 0).expect("begins anew");
+        writer.write(b"new").expect("writes");
+        drop(writer);
+        assert_eq!(blobs.read_part(pack(2), 0, 9).expect("reads"), b"new");
+        blobs.begin(pack(2), 3).expect("goes on").discard();
+        assert!(blobs.read_part(pack(2), 0, 9).expect("reads").is_empty());
+        assert!(matches!(blobs.begin(pack(2), 3), Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
 fn a_sweep_deletes_what_no_record_names() {
     let (meta, blobs) = (MemoryMeta::default(), MemoryBlobs::default());
     let a = with_space(&meta, 1);
     for id in [1, 2] {
-        blobs.begin().expect("begins").finish(pack(id)).expect("stores");
+        blobs.begin(pack(id), 0).expect("begins").finish().expect("stores");
     }
     meta.add_pack(a, pack(1), 0, &Caps::default()).expect("adds");
     assert_eq!(sr_store::sweep(&meta, &blobs).expect("sweeps"), 1);
     assert_eq!(blobs.list().expect("lists"), [pack(1)]);
     // So many are no leftovers: the records are gone, and nothing may be deleted.
     for id in 10..110 {
-        blobs.begin().expect("begins").finish(pack(id)).expect("stores");
+        blobs.begin(pack(id), 0).expect("begins").finish().expect("stores");
     }
     let refused = sr_store::sweep(&meta, &blobs);
     assert!(matches!(refused, Err(StoreError::RecordsMissing { packs: 100 })));
@@ -175,9 +207,9 @@ fn any_failing_call_leaves_a_state_from_which_the_same_steps_succeed() {
         let first = head(a, None, 1);
         let store = |meta: &dyn MetaStore, blobs: &dyn BlobStore| -> Result<(), StoreError> {
             if !meta.has_pack(pack(1))? {
-                let mut writer = blobs.begin()?;
+                let mut writer = blobs.begin(pack(1), 0)?;
                 writer.write(b"bytes")?;
-                match writer.finish(pack(1)) {
+                match writer.finish() {
                     Ok(()) | Err(StoreError::Exists) => {}
                     Err(e) => return Err(e),
                 }

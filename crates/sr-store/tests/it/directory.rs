@@ -20,24 +20,59 @@ fn records_outlive_the_process() {
     assert_eq!(meta.space_keys(SpaceId([1; 16])).expect("keys"), KEYS);
 }
 
-#[test]
-fn half_written_blobs_are_gone_after_a_restart() {
-    let dir = tempfile::tempdir().expect("dir");
-    let files = Files::open(dir.path()).expect("opens");
-    let mut writer = files.begin().expect("begins");
+/// Ends a process in the middle of a pack.
+fn leave_part(dir: &std::path::Path, pack: PackId) {
+    let files = Files::open(dir).expect("opens");
+    let mut writer = files.begin(pack, 0).expect("begins");
     writer.write(b"half").expect("writes");
     std::mem::forget(writer);
-    assert_eq!(fs::read_dir(dir.path().join("incoming")).expect("dir").count(), 1);
+}
+
+fn parts(dir: &std::path::Path) -> usize {
+    fs::read_dir(dir.join("incoming")).expect("dir").count()
+}
+
+#[test]
+fn half_written_blobs_wait_a_day_for_the_rest() {
+    let dir = tempfile::tempdir().expect("dir");
+    leave_part(dir.path(), PackId([1; 32]));
+    leave_part(dir.path(), PackId([2; 32]));
+    fs::write(dir.path().join("incoming/0"), b"an identity key that never got its name")
+        .expect("writes");
     let files = Files::open(dir.path()).expect("opens again");
-    assert_eq!(fs::read_dir(dir.path().join("incoming")).expect("dir").count(), 0);
+    assert_eq!(parts(dir.path()), 2);
     assert!(files.list().expect("lists").is_empty());
+    let old = dir.path().join("incoming").join(PackId([2; 32]).to_string());
+    let time = std::time::SystemTime::now() - std::time::Duration::from_secs(86_410);
+    let file = fs::File::options().write(true).open(old).expect("opens");
+    file.set_modified(time).expect("changes");
+    files.drop_old_parts().expect("deletes");
+    assert_eq!(parts(dir.path()), 1);
+    assert_eq!(files.read_part(PackId([1; 32]), 0, 9).expect("reads"), b"half");
+    assert!(files.begin(PackId([2; 32]), 4).is_err());
+}
+
+#[test]
+fn only_so_many_half_written_blobs_are_kept() {
+    let dir = tempfile::tempdir().expect("dir");
+    let files = Files::open(dir.path()).expect("opens");
+    for n in 0..70 {
+        drop(files.begin(PackId([n; 32]), 0).expect("begins"));
+    }
+    assert_eq!(parts(dir.path()), 64);
+    assert!(files.begin(PackId([69; 32]), 0).is_ok() && files.begin(PackId([0; 32]), 1).is_err());
+    drop(files);
+    leave_part(dir.path(), PackId([70; 32]));
+    leave_part(dir.path(), PackId([71; 32]));
+    drop(Files::open(dir.path()).expect("opens"));
+    assert_eq!(parts(dir.path()), 64);
 }
 
 #[test]
 fn file_times_say_the_day_only() {
     let dir = tempfile::tempdir().expect("dir");
     let files = Files::open(dir.path()).expect("opens");
-    files.begin().expect("begins").finish(PackId([7; 32])).expect("stores");
+    files.begin(PackId([7; 32]), 0).expect("begins").finish().expect("stores");
     let path = dir.path().join("packs/07").join(PackId([7; 32]).to_string());
     let modified = fs::metadata(path).expect("file").modified().expect("time");
     let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
