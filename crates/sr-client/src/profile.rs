@@ -603,6 +603,8 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     let database = Connection::open(path)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
+    // Each pack is noted once and read again after a crash only: nothing to keep 2 MB in memory for.
+    database.pragma_update(None, "cache_size", -256)?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         0 => database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    iter,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     time::Instant,
 };
@@ -14,7 +15,7 @@ use sr_vault::{
     manifest::{IndexRef, MANIFEST_LEN_MAX, Manifest, index_hash},
     pack::{BLOBS_MAX, Class, Entry, PackBuilder, PackSeal, plan_tail},
 };
-use sr_wire::PackId;
+use sr_wire::{PackId, decode, encode};
 
 use crate::{
     ClientError,
@@ -29,10 +30,8 @@ use crate::{
 pub(crate) const UPLOADERS: usize = 2;
 /// A pack has room for this many blocks, and for some indexes and a manifest beside them.
 const BLOCKS_PER_PACK: usize = BLOBS_MAX - 64;
-/// What one more pack or block costs in an index, rounded up.
+/// What one more pack costs in an index, rounded up.
 const INDEX_PACK_LEN: usize = 96;
-const INDEX_BLOCK_LEN: usize = 32;
-const INDEX_CHUNK_LEN: usize = 36;
 
 /// The uploaders are gone; their error says why.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +91,8 @@ pub(crate) struct Sink<'a> {
     uploads: mpsc::SyncSender<Upload>,
     in_flight: Arc<InFlight>,
     spare: Spare,
-    written: Mutex<Vec<IndexPack>>,
+    /// What the packs of this run hold, as it stands in a list: much less than in memory.
+    written: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Blocks that wait for the next pack, so that others can fill this one to the brim.
@@ -207,7 +207,7 @@ impl<'a> Sink<'a> {
 
     /// Sends a pack that this run's index names.
     fn send_filled(&self, open: Open) -> Result<(), Stopped> {
-        lock(&self.written).push(open.holds.clone());
+        lock(&self.written).push(encode(&open.holds));
         self.send(open)
     }
 
@@ -242,10 +242,12 @@ impl<'a> Sink<'a> {
             self.send_filled(full).map_err(stopped)?;
         }
         self.settle();
-        let reserve = index_len(&lock(&self.written))
-            + index_len(&adopted.stored)
-            + adopted.to_index_anew.iter().map(|index| index_len(&index.packs)).sum::<usize>()
-            + index_len(std::slice::from_ref(&rest.holds))
+        let mut packs: Vec<Vec<u8>> = adopted.stored.iter().map(encode).collect();
+        packs.append(&mut lock(&self.written));
+        let anew = adopted.to_index_anew;
+        let reserve = packs.iter().map(Vec::len).sum::<usize>()
+            + anew.iter().map(|index| index.to_bytes().len()).sum::<usize>()
+            + encode(&rest.holds).len()
             + manifest.to_bytes().len()
             + 64 * INDEX_PACK_LEN;
         let fits_tail =
@@ -267,23 +269,21 @@ impl<'a> Sink<'a> {
         }
         let mut open = fill(&last);
         self.free();
-        let mut packs = adopted.stored;
         packs.append(&mut lock(&self.written));
-        packs.push(open.holds.clone());
-        let anew = adopted.to_index_anew;
+        packs.push(encode(&open.holds));
         // Where the tail has no room, each index and the manifest get a pack of their own; their
         // ids are chosen first, because the indexes name them too.
         let mut own: Vec<PackId> = Vec::new();
         if !fits_tail {
-            let count = anew.len() + split(packs.clone()).len() + 1;
+            let count = anew.len() + lists(&packs).count() + 1;
             own.extend((0..count).map(|_| PackId::random(&mut os_rng())));
-            packs.extend(own.iter().map(|id| Open::new(self.keys, *id, &self.spare).holds));
+            let holds = |id: &PackId| Open::new(self.keys, *id, &self.spare).holds;
+            packs.extend(own.iter().map(|id| encode(&holds(id))));
         }
         let mut own = own.into_iter();
-        for index in anew.into_iter().chain(split(packs)) {
+        for index in anew.into_iter().map(Ok).chain(lists(&packs)) {
             self.next_pack(&mut open, &mut own).map_err(stopped)?;
-            let raw = index.to_valid_bytes().map_err(|_| unreadable("list"))?;
-            drop(index);
+            let raw = index?.to_valid_bytes().map_err(|_| unreadable("list"))?;
             let entry = open.builder.push(Kind::Index, compressor.compress(&raw));
             let index_ref = IndexRef {
                 pack: open.builder.id(),
@@ -394,41 +394,31 @@ pub(crate) fn drain(queue: &Queue) -> Vec<(PackBuilder, IndexPack)> {
     uploads.map(|upload| (upload.builder, upload.holds)).collect()
 }
 
-/// Distributes packs over indexes of limited size; a pack with many chunks may be part of several.
-fn split(packs: Vec<IndexPack>) -> Vec<Index> {
-    if packs.is_empty() {
-        return Vec::new();
-    }
-    let mut indexes = vec![Index::default()];
-    let mut chunks = 0;
-    for mut pack in packs {
-        let blocks = std::mem::take(&mut pack.blocks);
-        let empty = pack.clone();
-        for block in blocks {
-            if chunks + block.chunks.len() > CHUNKS_PER_INDEX && chunks > 0 {
-                let full = std::mem::replace(&mut pack, empty.clone());
-                if let Some(index) = indexes.last_mut() {
-                    index.packs.push(full);
-                }
-                indexes.push(Index::default());
-                chunks = 0;
+/// Distributes what packs hold over indexes of limited size; a pack with many chunks may be part of several.
+fn lists(packs: &[Vec<u8>]) -> impl Iterator<Item = Result<Index, ClientError>> + '_ {
+    let mut packs = packs.iter().map(|pack| decode::<IndexPack>("pack", pack, pack.len()));
+    let mut rest = None;
+    iter::from_fn(move || {
+        let (mut index, mut chunks) = (Index::default(), 0);
+        while let Some(pack) = rest.take().map(Ok).or_else(|| packs.next()) {
+            let Ok(mut pack) = pack else { return Some(Err(unreadable("list"))) };
+            let fits = pack.blocks.iter().take_while(|block| {
+                let has_room = chunks == 0 || chunks + block.chunks.len() <= CHUNKS_PER_INDEX;
+                chunks += if has_room { block.chunks.len() } else { 0 };
+                has_room
+            });
+            let fits = fits.count();
+            let blocks = pack.blocks.split_off(fits);
+            if !blocks.is_empty() {
+                rest = Some(IndexPack { id: pack.id, seal: pack.seal, blocks });
             }
-            chunks += block.chunks.len();
-            pack.blocks.push(block);
-        }
-        if let Some(index) = indexes.last_mut() {
             index.packs.push(pack);
+            if rest.is_some() {
+                break;
+            }
         }
-    }
-    indexes
-}
-
-fn index_len(packs: &[IndexPack]) -> usize {
-    let blocks = |pack: &IndexPack| {
-        let chunks: usize = pack.blocks.iter().map(|block| block.chunks.len()).sum();
-        pack.blocks.len() * INDEX_BLOCK_LEN + chunks * INDEX_CHUNK_LEN
-    };
-    packs.iter().map(|pack| INDEX_PACK_LEN + blocks(pack)).sum()
+        (!index.packs.is_empty()).then_some(Ok(index))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -482,16 +472,19 @@ mod tests {
             blocks,
         };
         let half = CHUNKS_PER_INDEX / 2;
-        let indexes = split(vec![
+        let packs = [
             pack(1, vec![block(half), block(half), block(half)]),
             pack(2, vec![]),
             pack(3, vec![block(half)]),
-        ]);
+        ];
+        let packs = packs.map(|pack| encode(&pack));
+        let indexes: Vec<Index> = lists(&packs).map(|index| index.expect("reads")).collect();
         let chunks: Vec<usize> = indexes.iter().map(Index::chunks).collect();
         assert_eq!(chunks, [2 * half, 2 * half]);
         let ids: Vec<u8> =
             indexes.iter().flat_map(|index| &index.packs).map(|pack| pack.id.0[0]).collect();
         assert_eq!(ids, [1, 1, 2, 3]);
-        assert_eq!(split(vec![pack(1, vec![])]).len(), 1);
+        assert_eq!(lists(&[encode(&pack(1, vec![]))]).count(), 1);
+        assert_eq!(lists(&[]).count(), 0);
     }
 }

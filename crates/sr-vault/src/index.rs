@@ -12,8 +12,8 @@ use crate::{
     table::{IdTable, Pages},
 };
 
-/// Chunks after which an index is closed, so that its blob stays below 4 MiB.
-pub const CHUNKS_PER_INDEX: usize = 90_000;
+/// Chunks after which an index is closed: what a run needs at its end is a few times an index.
+pub const CHUNKS_PER_INDEX: usize = 20_000;
 /// No index is longer than this before compression.
 pub const INDEX_LEN_MAX: usize = 8 << 20;
 
