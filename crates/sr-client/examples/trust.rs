@@ -26,7 +26,7 @@ fn main() {
     let mut times: [Vec<Duration>; 3] = Default::default();
     for _ in 0..RUNS {
         let dir = tempfile::tempdir().expect("dir");
-        let data = DataDir::open(&dir.path().join("server"), &mut rng()).expect("opens");
+        let data = DataDir::open(&dir.path().join("server"), clock()(), &mut rng()).expect("opens");
         let listener =
             runtime.block_on(TlsListener::bind(([127, 0, 0, 1], 0).into())).expect("binds");
         let address = listener.local_address().expect("address").to_string();

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use sr_keys::{ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
 use sr_trust::Policy;
-use sr_wire::{AccountId, Misbehaviour, card_hash};
+use sr_wire::AccountId;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -195,10 +195,9 @@ impl Client {
         })?;
         let (kept, first) = (Kept::of_contacts(secret), &shares[0]);
         let address = String::from_utf8_lossy(first.address.as_slice()).into_owned();
-        let remote = Remote::new(runtime()?, dialer(&address)?, None, Arc::clone(&clock));
-        // SR-010: the shares pin the server as an invite does.
-        Misbehaviour::CardMismatch.refuse_if(card_hash(&remote.card()?) != first.card)?;
-        let remote = remote.pinned(first.card);
+        // The shares pin the server as an invite does.
+        let pin = Some(first.card);
+        let remote = Remote::new(runtime()?, dialer(&address)?, pin, Arc::clone(&clock));
         let view = first_view(&remote, first.account, None)?;
         if !kept.is_in(view.account.policy()) {
             return Err(ClientError::ContactsReplaced);

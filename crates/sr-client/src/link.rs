@@ -12,10 +12,7 @@ use sr_keys::{
     Anchor, DeviceKeys, LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript, VaultKeys,
 };
 use sr_trust::{Device, DeviceKind, pop};
-use sr_wire::{
-    Card, DeviceId, Invite, Misbehaviour, VLBytes, api::ErrorCode, card_hash, decode, encode,
-    limits,
-};
+use sr_wire::{DeviceId, Invite, Misbehaviour, VLBytes, api::ErrorCode, decode, encode, limits};
 use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
@@ -55,7 +52,6 @@ struct Done {
 /// A linking on the new device.
 pub struct Linking {
     remote: Remote,
-    card: Card,
     address: String,
     clock: Clock,
     device: DeviceKeys,
@@ -85,7 +81,6 @@ impl Linking {
         dialer: &MakeDialer,
     ) -> Result<Self, ClientError> {
         let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
-        let card = remote.card()?;
         let mut rng = os_rng();
         let (device, mut random) = (DeviceKeys::generate(&mut rng), [0; 32]);
         rng.fill_bytes(&mut random);
@@ -99,7 +94,7 @@ impl Linking {
         let address = address.to_owned();
         let (transcript, done) = (None, None);
         let patience = LINK_TIME;
-        Ok(Self { remote, card, address, clock, device, opening, code, transcript, done, patience })
+        Ok(Self { remote, address, clock, device, opening, code, transcript, done, patience })
     }
 
     /// Sets how long this side waits for the other; ten minutes unless set.
@@ -155,11 +150,10 @@ impl Linking {
             return Err(ClientError::WrongWords);
         }
         let answer = transcript.answer();
-        // SR-010: the card is one of the things that the words are made of.
-        Misbehaviour::CardMismatch.refuse_if(card_hash(&self.card) != answer.card)?;
+        // The card is one of the things that the words are made of.
+        let remote = self.remote.pinned(answer.card);
         let pins = Pins::open(done.pins.as_slice(), &transcript, &self.device.sealing())?;
-        let view =
-            account::first_view(&self.remote, answer.account, Some((answer.seq, answer.block)))?;
+        let view = account::first_view(&remote, answer.account, Some((answer.seq, answer.block)))?;
         // SR-029: the block that adds this device is a part of it.
         let is_in = view.account.block_hash(done.seq) == Some(done.block)
             && view.account.device(self.device.id()).is_some_and(Device::is_live);
@@ -184,8 +178,7 @@ impl Linking {
             },
         )?;
         adopt_spaces(&mut profile)?;
-        let dial = self.remote.pinned(answer.card);
-        let mut client = Client::new(profile, dial, self.clock);
+        let mut client = Client::new(profile, remote, self.clock);
         if client.is_limited() {
             client.refresh()?;
         } else {

@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc};
 use sr_keys::{DeviceKeys, Envelope, Handover, Kept, Kit, KitNote, Owner};
 use sr_trust::{Change, Policy, Role};
 use sr_wire::{
-    DeviceId, Invite, Misbehaviour, Right, VLBytes,
+    DeviceId, Invite, Right, VLBytes,
     api::{EnvelopePut, ErrorCode},
-    card_hash, decode, encode, limits,
+    decode, encode, limits,
 };
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
@@ -555,8 +555,8 @@ fn open_kit(
         read => read?,
     };
     let envelope = kit.open(&sealed)?;
-    // SR-010: the envelope pins the server as an invite does.
-    Misbehaviour::CardMismatch.refuse_if(card_hash(&remote.card()?) != envelope.card)?;
+    // The envelope pins the server as an invite does.
+    let remote = &remote.pinned(envelope.card);
     let view = first_view(remote, envelope.account, Some((envelope.seq, envelope.block)))?;
     let key = kit.keys().public();
     if view.account.policy().kit.as_ref() != Some(&key) {

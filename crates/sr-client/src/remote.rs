@@ -153,6 +153,17 @@ impl Remote {
         self.with_session(None, |session| async move { Ok(session.card.clone()) })
     }
 
+    /// Returns a file of the log. The connection proves nothing, and asks about nothing else.
+    pub(crate) fn log_file(&self, path: &str, len_max: usize) -> Result<Vec<u8>, ClientError> {
+        let path = format!("{}{path}", api::LOG);
+        self.with_session(None, |session| {
+            let path = path.clone();
+            async move {
+                call(&session.sender, Method::GET, &path, Parts(Vec::new()), len_max).await
+            }
+        })
+    }
+
     /// Makes the space of the vault with the first voucher that still counts.
     pub(crate) fn create_space(
         &self,
@@ -565,7 +576,8 @@ impl Remote {
             .await
             .map_err(connection_error)?;
         tokio::spawn(connection);
-        let reply = call(&sender, api::CARD, Parts(Vec::new()), limits::MESSAGE_LEN_MAX).await?;
+        let (nothing, len_max) = (Parts(Vec::new()), limits::MESSAGE_LEN_MAX);
+        let reply = call(&sender, Method::POST, api::CARD, nothing, len_max).await?;
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
         let card = CardResponse::verify(&reply, self.pinned.as_ref(), &channel.spki_hash, now_s)?;
@@ -625,18 +637,19 @@ impl Session {
         body: impl Into<Parts>,
         reply_len_max: usize,
     ) -> Result<Vec<u8>, Failed> {
-        call(&self.sender, path, body.into(), reply_len_max).await
+        call(&self.sender, Method::POST, path, body.into(), reply_len_max).await
     }
 }
 
 async fn call(
     sender: &SendRequest<Parts>,
+    method: Method,
     path: &str,
     body: Parts,
     reply_len_max: usize,
 ) -> Result<Vec<u8>, Failed> {
     let request = Request::builder()
-        .method(Method::POST)
+        .method(method)
         .uri(format!("https://strongroom{path}"))
         .body(body)
         .map_err(|e| Failed::Connection(io::Error::other(e)))?;

@@ -8,7 +8,7 @@ use sr_wire::{
     decode, encode, limits, voucher_hash,
 };
 
-use crate::{Server, routes::Refusal};
+use crate::{Server, log, routes::Refusal};
 
 /// Room for the frame of an answer, and a key block beside the blocks.
 const BLOCKS_LEN_MAX: usize =
@@ -68,6 +68,12 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         key_block,
         envelope,
         voucher_hash: request.voucher.as_ref().map(voucher_hash),
+        entry: log::entry(
+            request.account,
+            &block,
+            stored.last().map(Vec::as_slice),
+            server.now_s(),
+        )?,
     };
     match server.stores.meta.append_block(&new, &server.caps) {
         Ok(()) => Ok(Vec::new()),

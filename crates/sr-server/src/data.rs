@@ -9,12 +9,12 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use sr_crypto::{CryptoRng, Secret32, SigningKey};
+use sr_crypto::{CryptoRng, Secret32};
 use sr_store::{DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError};
-use sr_wire::{Card, Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
+use sr_wire::{Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
 use thiserror::Error;
 
-use crate::Stores;
+use crate::{Identity, Stores, log};
 
 /// Why a data directory was not opened.
 #[derive(Debug, Error)]
@@ -48,7 +48,7 @@ pub struct DataLock(#[expect(dead_code, reason = "held, not read")] File);
 #[derive(Debug)]
 pub struct DataDir {
     /// Identity of the server.
-    pub identity: SigningKey,
+    pub identity: Identity,
     /// Its stores.
     pub stores: Stores,
     /// Whether this call made the directory's server.
@@ -58,10 +58,15 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens `dir` for serving, makes what is missing, and deletes what a crash left.
+    /// Opens `dir` for serving at `now_s`, in Unix seconds, makes what is missing, and deletes what a crash
+    /// left. The log of a server that had none begins with all that its accounts did.
     ///
     /// **Errors** [`DataError`].
-    pub fn open(dir: &Path, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Self, DataError> {
+    pub fn open(
+        dir: &Path,
+        now_s: u64,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Self, DataError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let lock = OpenOptions::new()
             .create(true)
@@ -89,6 +94,7 @@ impl DataDir {
         let meta = Sqlite::open(dir)?;
         let blobs = Files::open(dir)?;
         sr_store::sweep(&meta, &blobs)?;
+        log::begin(&meta, now_s)?;
         let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(blobs) };
         Ok(Self { identity, stores, is_new, lock: DataLock(lock) })
     }
@@ -105,20 +111,19 @@ pub fn add_invite(
     if !dir.join(IDENTITY_FILE).exists() {
         return Err(DataError::Missing);
     }
-    let card = Card::first(read_identity(dir)?.public_key());
-    let invite = Invite::new(String::new(), card_hash(&card), rng);
+    let invite = Invite::new(String::new(), card_hash(read_identity(dir)?.card()), rng);
     let hashes: Vec<_> =
         (0..VOUCHERS_PER_INVITE).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
     Sqlite::open(dir)?.add_vouchers(&hashes)?;
     Ok(addresses.iter().map(|a| Invite { address: a.clone(), ..invite.clone() }).collect())
 }
 
-fn read_identity(dir: &Path) -> Result<SigningKey, DataError> {
+fn read_identity(dir: &Path) -> Result<Identity, DataError> {
     let bytes = fs::read(dir.join(IDENTITY_FILE))?;
     if bytes.len() != 32 {
         return Err(DataError::Identity);
     }
-    Ok(SigningKey::from_seed(&Secret32::init_with(|seed| seed.copy_from_slice(&bytes))))
+    Ok(Identity::from_seed(&Secret32::init_with(|seed| seed.copy_from_slice(&bytes))))
 }
 
 /// Written to a temporary name, synced and renamed. The temporary name is one that opening the

@@ -9,10 +9,12 @@ mod connection;
 mod data;
 mod link;
 mod listen;
+mod log;
 mod pack;
 mod routes;
 mod server;
 
 pub use data::{DataDir, DataError, DataLock, add_invite};
 pub use listen::{Channel, Handshake, Io, Listen, TlsListener};
+pub use log::Identity;
 pub use server::{Clock, Server, Stores};

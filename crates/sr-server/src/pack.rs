@@ -174,7 +174,7 @@ pub(crate) fn list(
         })
     });
     unreadable?;
-    Ok(encode(&SignedPackList::sign(request.space, packs, request.nonce, &server.identity)))
+    Ok(encode(&SignedPackList::sign(request.space, packs, request.nonce, &server.identity.signing)))
 }
 
 /// Deletes packs, which are kept for some days.

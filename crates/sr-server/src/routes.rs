@@ -43,6 +43,10 @@ pub(crate) async fn handle(
             }
             Err(refusal) => Err(refusal),
         },
+        (&Method::GET, path) if path.starts_with(api::LOG) => {
+            let (path, server) = (path.to_owned(), Arc::clone(&server));
+            blocking(move || server.log.get(&server, &path)).await.map(ok)
+        }
         _ => Err(ErrorCode::Version.into()),
     };
     Ok(done.unwrap_or_else(|refusal| refuse(&server, refusal)))
@@ -210,7 +214,7 @@ fn answer(
     head: Option<SealedHead>,
     nonce: sr_crypto::Hash,
 ) -> Vec<u8> {
-    let answer = SignedAnswer::sign(space, head.as_ref(), nonce, &server.identity);
+    let answer = SignedAnswer::sign(space, head.as_ref(), nonce, &server.identity.signing);
     encode(&api::HeadResponse { answer, head })
 }
 

@@ -8,18 +8,18 @@ use std::{
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use sr_crypto::{Hash, SigningKey};
+use sr_crypto::Hash;
 use sr_store::{BlobStore, Caps, MetaStore};
 use sr_wire::{
-    Card, CardResponse, PackId, Right, SignedCard, SpaceId, TlsKey, api::ErrorCode, encode, labels,
-    limits,
+    Card, CardResponse, PackId, Right, SpaceId, TlsKey, api::ErrorCode, encode, labels, limits,
 };
 use tokio::sync::Semaphore;
 
 use crate::{
-    Channel, Listen,
+    Channel, Identity, Listen,
     connection::Connection,
     link::Links,
+    log::Log,
     routes::{self, Refusal},
 };
 
@@ -37,6 +37,8 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 const UNPROVEN_MAX: Duration = Duration::from_secs(30);
 /// How often the server looks whether something that was deleted may go.
 const TRASH_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often a checkpoint is made, if there is something new.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 const DAY_S: u64 = 86_400;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,13 +61,13 @@ impl std::fmt::Debug for Stores {
 /// A server, apart from its network.
 pub struct Server {
     pub(crate) stores: Stores,
-    pub(crate) identity: SigningKey,
+    pub(crate) identity: Identity,
+    pub(crate) log: Log,
     pub(crate) caps: Caps,
     /// Packs that are being received: one connection at a time writes an id.
     pub(crate) receiving: Mutex<HashSet<PackId>>,
     /// Devices that are being linked.
     pub(crate) links: Links,
-    card: SignedCard,
     clock: Clock,
     report: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -75,21 +77,20 @@ impl Server {
     /// space, no pack and no client.
     #[must_use]
     pub fn new(
-        identity: SigningKey,
+        identity: Identity,
         stores: Stores,
         caps: Caps,
         clock: Clock,
         report: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
-        let card = SignedCard::sign(Card::first(identity.public_key()), &identity);
-        let (receiving, links) = (Mutex::default(), Links::default());
-        Self { stores, identity, caps, receiving, links, card, clock, report }
+        let (receiving, links, log) = (Mutex::default(), Links::default(), Log::default());
+        Self { stores, identity, log, caps, receiving, links, clock, report }
     }
 
     /// Returns the server's card.
     #[must_use]
     pub fn card(&self) -> &Card {
-        &self.card.card
+        self.identity.card()
     }
 
     /// Serves until the future is dropped. One connection's failure is its own.
@@ -105,6 +106,15 @@ impl Server {
                 // It reports its failures itself.
                 drop(emptying.await);
                 tokio::time::sleep(TRASH_INTERVAL).await;
+            }
+        });
+        let server = Arc::clone(&self);
+        tasks.spawn(async move {
+            loop {
+                let server = Arc::clone(&server);
+                let publishing = tokio::task::spawn_blocking(move || server.publish());
+                drop(publishing.await);
+                tokio::time::sleep(PUBLISH_INTERVAL).await;
             }
         });
         loop {
@@ -140,6 +150,14 @@ impl Server {
             self.stores.blobs.drop_old_parts()
         });
         if let Err(error) = deleted {
+            self.report(&error);
+        }
+    }
+
+    /// Publishes the entries that came to the log since the last time. A server that serves does so by
+    /// itself, once a second; a failure is reported, and the next time tries again.
+    pub fn publish(&self) {
+        if let Err(error) = self.log.publish(self) {
             self.report(&error);
         }
     }
@@ -188,8 +206,9 @@ impl Server {
 
     pub(crate) fn card_response(&self, spki_hash: Hash) -> Vec<u8> {
         let tls_key = TlsKey { spki_hash, not_after: self.now_s() + TLS_KEY_VALID_S };
-        let tls_signature = self.identity.sign(labels::CARD_TLS, &encode(&tls_key)).into();
-        encode(&CardResponse { signed: self.card.clone(), tls_key, tls_signature })
+        let signing = &self.identity.signing;
+        let tls_signature = signing.sign(labels::CARD_TLS, &encode(&tls_key)).into();
+        encode(&CardResponse { cards: self.identity.cards.clone(), tls_key, tls_signature })
     }
 
     pub(crate) fn report(&self, error: &sr_store::StoreError) {
@@ -206,6 +225,6 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("card", &self.card.card.short_name()).finish_non_exhaustive()
+        f.debug_struct("Server").field("card", &self.card().short_name()).finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use rusqlite::{Connection, types::ValueRef};
 use sr_crypto::text;
-use sr_wire::{AccountId, PackId, SpaceId};
+use sr_wire::{AccountId, PackId, SpaceId, log::Key};
 
 use crate::{StoreError, sqlite::connect};
 
@@ -41,6 +41,7 @@ const fn entry(
 }
 
 const FILE: &str = "file";
+const LOGGED: &str = "life of the server";
 const PRUNED: &str = "until its owner deletes it, and four days";
 
 /// All of it.
@@ -105,6 +106,20 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
         "days_left",
         "for a pack that its owner deleted: on how many more days it can be had back",
         "four days at most that the server sees",
+    ),
+    entry("log", "place", "the how-manieth entry of the log; anyone may read it", LOGGED),
+    entry(
+        "log",
+        "entry",
+        "a hash that stands for an account, a hash that stands for a change of it, and the second of the change; \
+         anyone may read it",
+        LOGGED,
+    ),
+    entry(
+        "checkpoints",
+        "note",
+        "size and root of the log, signed; anyone may read it",
+        "until the next one",
     ),
     entry("days", "day", "the last day on which the server looked for what may go", "a day"),
     entry(
@@ -176,14 +191,25 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// The column that tells what is asked for from the rest, and its value.
-    fn filter(&self) -> Option<(&'static str, &[u8])> {
+    /// Returns which rows of a table are asked for; `None` when the table can't tell them from the rest.
+    fn rows_of(&self, table: &DisclosedTable) -> Option<Rows> {
+        let has = |name| table.columns.iter().any(|entry| entry.name == name);
         match self {
-            Self::All => None,
-            Self::Account(id) => Some(("account", &id.0)),
-            Self::Space(id) => Some(("space", &id.0)),
+            Self::All => Some(Rows::All),
+            Self::Account(id) if table.name == "log" => {
+                // Its index lies behind version, type and time.
+                Some(Rows::With("substr(entry, 11, 32)", Key::account(*id).index.to_vec()))
+            }
+            Self::Account(id) => has("account").then(|| Rows::With("account", id.0.to_vec())),
+            Self::Space(id) => has("space").then(|| Rows::With("space", id.0.to_vec())),
         }
     }
+}
+
+/// Rows of a table: all, or those in which an expression has a value.
+enum Rows {
+    All,
+    With(&'static str, Vec<u8>),
 }
 
 /// Returns what the server of `dir` holds, by walking the dictionary. The server may be running.
@@ -211,11 +237,10 @@ pub fn disclose(dir: &Path, selection: Selection) -> Result<Disclosure, StoreErr
             }),
         }
     }
-    if let Some((column, _)) = selection.filter() {
-        tables.retain(|table| table.columns.iter().any(|entry| entry.name == column));
-    }
+    tables.retain(|table| selection.rows_of(table).is_some());
     for table in &mut tables {
-        table.rows = rows(&connection, table, &selection).map_err(reading)?;
+        let wanted = selection.rows_of(table).unwrap_or(Rows::All);
+        table.rows = rows(&connection, table, &wanted).map_err(reading)?;
     }
     let totals = "SELECT (SELECT count(*) FROM spaces), count(*), coalesce(sum(len), 0) FROM packs";
     let (spaces, packs, bytes) = connection
@@ -312,13 +337,13 @@ fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
 fn rows(
     connection: &Connection,
     table: &DisclosedTable,
-    selection: &Selection,
+    wanted: &Rows,
 ) -> rusqlite::Result<Vec<Vec<String>>> {
     let columns: Vec<&str> = table.columns.iter().map(|entry| entry.name).collect();
     let mut query = format!("SELECT {} FROM {}", columns.join(", "), table.name);
     let mut values: Vec<&[u8]> = Vec::new();
-    if let Some((column, value)) = selection.filter() {
-        query.push_str(&format!(" WHERE {column} = ?1"));
+    if let Rows::With(expression, value) = wanted {
+        query.push_str(&format!(" WHERE {expression} = ?1"));
         values.push(value);
     }
     let mut query = connection.prepare(&query)?;

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, log::Entry};
 
 use crate::{
     BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
@@ -198,8 +198,28 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         self.call()?.blocks(account, from, len_max)
     }
 
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError> {
+        self.call()?.accounts()
+    }
+
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
         self.call()?.envelope(lookup)
+    }
+
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.write()?.begin_log(entries)
+    }
+
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError> {
+        self.call()?.log_entries(from, max)
+    }
+
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.write()?.set_checkpoint(note)
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call()?.checkpoint()
     }
 }
 

@@ -22,7 +22,7 @@ pub use memory::{MemoryBlobs, MemoryMeta};
 pub use sqlite::Sqlite;
 
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits, log::Entry};
 
 /// How much may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct NewBlock {
     pub envelope: Option<(Hash, Vec<u8>)>,
     /// What pays for the first block of an account.
     pub voucher_hash: Option<Hash>,
+    /// What the log says of the block. Its time becomes that of the entry before, if it is earlier.
+    pub entry: Entry,
 }
 
 /// Blocks in a row, and the newest key block if the newest block is among them or before.
@@ -161,7 +163,7 @@ pub trait MetaStore: Send + Sync {
         keys: &SpaceKeys,
     ) -> Result<(), StoreError>;
 
-    /// Appends a block, with all that comes with it.
+    /// Appends a block, with all that comes with it, and its entry to the log.
     ///
     /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id,
     /// [`StoreError::NotFound`] when the place before is empty, [`StoreError::VoucherUnknown`] and
@@ -174,10 +176,25 @@ pub trait MetaStore: Send + Sync {
     /// **Errors** [`StoreError::NotFound`] for the account.
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError>;
 
+    /// Returns the ids of all accounts, rising.
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError>;
+
     /// Returns a kit's envelope.
     ///
     /// **Errors** [`StoreError::NotFound`].
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError>;
+
+    /// Begins the log with these entries, if it has none.
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// Returns up to `max` entries of the log, from place `from` on.
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Stores a checkpoint in place of the one before.
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns the newest checkpoint.
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Makes `head` the newest if its seq and previous hash follow the newest. A repeat succeeds.
     ///

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, log::Entry};
 
 use crate::{
     BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
@@ -23,6 +23,8 @@ struct Records {
     packs: BTreeMap<PackId, (SpaceId, PackRecord)>,
     day: Option<u64>,
     accounts: BTreeMap<AccountId, Chain>,
+    log: Vec<Entry>,
+    checkpoint: Option<Vec<u8>>,
     envelopes: BTreeMap<Hash, Vec<u8>>,
 }
 
@@ -223,6 +225,8 @@ impl MetaStore for MemoryMeta {
                 return Err(StoreError::VoucherUnknown);
             }
         }
+        let last = records.log.last().copied();
+        records.log.push(after(last.as_ref(), block.entry));
         records.envelopes.extend(block.envelope.clone());
         let chain = records.accounts.entry(block.account).or_default();
         chain.blocks.push(block.block.clone());
@@ -239,6 +243,32 @@ impl MetaStore for MemoryMeta {
         let blocks = first_blocks(chain.blocks[from..].iter().cloned(), len_max);
         let is_all = from + blocks.len() == chain.blocks.len();
         Ok((blocks, is_all.then(|| chain.key_block.clone())))
+    }
+
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError> {
+        Ok(self.records().accounts.keys().copied().collect())
+    }
+
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let log = &mut self.records().log;
+        if log.is_empty() {
+            log.extend(entries);
+        }
+        Ok(())
+    }
+
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError> {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        Ok(self.records().log.iter().skip(from).take(max).copied().collect())
+    }
+
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.records().checkpoint = Some(note.to_vec());
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.records().checkpoint.clone())
     }
 
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
@@ -264,6 +294,11 @@ pub(crate) fn judge_swap(newest: Option<&SealedHead>, head: &SealedHead) -> Swap
     let (seq, hash) = newest.map_or((0, sr_wire::EMPTY_HEAD_HASH), |h| (h.seq, h.hash()));
     let follows = head.seq.checked_sub(1) == Some(seq) && head.previous == hash;
     if follows || newest == Some(head) { Swapped::Done } else { Swapped::Conflict(newest.cloned()) }
+}
+
+/// Returns an entry as it goes after the last one: no log goes back in time.
+pub(crate) fn after(last: Option<&Entry>, entry: Entry) -> Entry {
+    Entry { time_s: entry.time_s.max(last.map_or(0, |last| last.time_s)), ..entry }
 }
 
 type Blobs = Arc<Mutex<Packs>>;

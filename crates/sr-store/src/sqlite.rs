@@ -9,20 +9,23 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode};
+use sr_wire::{
+    AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode,
+    log::{ENTRY_LEN, Entry},
+};
 
 use crate::{
     Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
     dictionary::{self, DATABASE_FILE},
-    memory::{first_blocks, judge_swap},
+    memory::{after, first_blocks, judge_swap},
 };
 
 /// Changes that share one commit at most.
 const GROUP_MAX: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// No table has a time or an order of arrival, and none has both an account and a space: keys are
-/// random, and there are no row ids.
+/// But for the log, which anyone may read, no table has a time or an order of arrival, and none has both
+/// an account and a space: keys are random, and there are no row ids.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS vouchers (hash BLOB PRIMARY KEY) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS spaces (
@@ -44,6 +47,8 @@ CREATE TABLE IF NOT EXISTS blocks (
 CREATE TABLE IF NOT EXISTS envelopes (
     lookup BLOB PRIMARY KEY, account BLOB NOT NULL, envelope BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS checkpoints (note BLOB NOT NULL) STRICT;
 ";
 
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -367,6 +372,51 @@ impl MetaStore for Sqlite {
         Ok((blocks, (end >= count).then_some(key_block)))
     }
 
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached("SELECT account FROM accounts ORDER BY account")?;
+            query.query_map([], |row| Ok(AccountId(row.get(0)?)))?.collect()
+        })
+    }
+
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let entries = entries.to_vec();
+        self.write(move |t| {
+            if last_entry(t)?.is_some() {
+                return Ok(());
+            }
+            let mut insert = t.prepare_cached("INSERT INTO log VALUES (?1, ?2)").map_err(failed)?;
+            for (place, entry) in entries.iter().enumerate() {
+                insert.execute(params![place as u64, entry.to_bytes()]).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError> {
+        let from = i64::try_from(from).unwrap_or(i64::MAX);
+        let rows: Vec<Vec<u8>> = self.read(|c| {
+            let mut query = c.prepare_cached(
+                "SELECT entry FROM log WHERE place >= ?1 ORDER BY place LIMIT ?2",
+            )?;
+            query.query_map(params![from, max as u64], |row| row.get(0))?.collect()
+        })?;
+        rows.iter().map(|row| decode("entry", row, ENTRY_LEN).map_err(damaged)).collect()
+    }
+
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        let note = note.to_vec();
+        self.write(move |t| {
+            t.execute("DELETE FROM checkpoints", []).map_err(failed)?;
+            t.execute("INSERT INTO checkpoints VALUES (?1)", [note]).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|c| c.query_row("SELECT note FROM checkpoints", [], |row| row.get(0)).optional())
+    }
+
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {
         self.read(|c| {
             c.prepare_cached("SELECT envelope FROM envelopes WHERE lookup = ?1")?
@@ -406,11 +456,27 @@ fn append_block(t: &Transaction<'_>, block: &NewBlock, caps: &Caps) -> Result<()
     }
     t.execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", params![account, block.seq, block.block])
         .map_err(failed)?;
+    let last = last_entry(t)?;
+    let place = last.as_ref().map_or(0, |(place, _)| place + 1);
+    let entry = after(last.as_ref().map(|(_, entry)| entry), block.entry);
+    t.execute("INSERT INTO log VALUES (?1, ?2)", params![place, entry.to_bytes()])
+        .map_err(failed)?;
     if let Some(key_block) = &block.key_block {
         t.execute("INSERT OR REPLACE INTO accounts VALUES (?1, ?2)", params![account, key_block])
             .map_err(failed)?;
     }
     Ok(())
+}
+
+fn last_entry(t: &Transaction<'_>) -> Result<Option<(u64, Entry)>, StoreError> {
+    let row: Option<(u64, Vec<u8>)> = t
+        .prepare_cached("SELECT place, entry FROM log ORDER BY place DESC LIMIT 1")
+        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+        .map_err(failed)?;
+    let entry = |(place, bytes): (u64, Vec<u8>)| {
+        Ok((place, decode("entry", &bytes, ENTRY_LEN).map_err(damaged)?))
+    };
+    row.map(entry).transpose()
 }
 
 fn count_day(t: &Transaction<'_>, day: u64) -> rusqlite::Result<Vec<PackId>> {

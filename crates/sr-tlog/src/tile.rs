@@ -33,6 +33,24 @@ impl Tile {
         format!("tile/entries/{}", place(self.index, self.width))
     }
 
+    /// Reads a path as [`Tile::path`] or [`Tile::entries_path`] writes it; says whether it is the latter,
+    /// whose tile has level 0.
+    #[must_use]
+    pub fn parse_path(path: &str) -> Option<(Self, bool)> {
+        let (level, rest) = path.strip_prefix("tile/")?.split_once('/')?;
+        let is_entries = level == "entries";
+        let (number, width) = rest.split_once(".p/").unwrap_or((rest, "256"));
+        let number: String = number.chars().filter(|c| !matches!(c, 'x' | '/')).collect();
+        let tile = Self {
+            level: if is_entries { 0 } else { level.parse().ok()? },
+            index: number.parse().ok()?,
+            width: width.parse().ok()?,
+        };
+        let written = if is_entries { tile.entries_path() } else { tile.path() };
+        // There is one way to write it.
+        (written == path).then_some((tile, is_entries))
+    }
+
     /// Returns the hashes in the bytes of this tile.
     ///
     /// **Errors** [`LogError::Malformed`] for another length than 32 bytes for each.

@@ -7,6 +7,7 @@
 mod account;
 mod act;
 mod block;
+mod log;
 mod verified;
 
 pub use account::{Account, Device, Gate, PastKit};
@@ -15,4 +16,5 @@ pub use block::{
     RecoveryKey, Role, Signature, account_id, block_hash, device_id, key_block_hash, pop,
     seed_commit,
 };
+pub use log::{Fold, Mirror, Taken};
 pub use verified::Verified;

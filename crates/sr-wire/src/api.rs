@@ -53,6 +53,10 @@ pub const HEAD_CHAIN: &str = "/v1/head/chain";
 /// Swaps the head: [`HeadSwap`], [`HeadResponse`] with what is the newest then.
 pub const HEAD_SWAP: &str = "/v1/head/swap";
 
+/// Below this, the log is read with GET, without any right, as c2sp.org/tlog-tiles has it: `checkpoint`,
+/// `tile/L/N`, `tile/entries/N`.
+pub const LOG: &str = "/log/";
+
 /// Bytes before the pack in the body of [`PACK_PUT`].
 pub const PACK_PUT_PREFIX_LEN: usize = SpaceId::LEN + PackId::LEN + 1;
 

@@ -39,6 +39,28 @@ impl Card {
         }
     }
 
+    /// Makes the card that follows this one, with the keys of a log, one in a line.
+    #[must_use]
+    pub fn with_log(&self, log_keys: &str) -> Self {
+        Self {
+            seq: self.seq + 1,
+            previous: card_hash(self),
+            log_keys: log_keys.as_bytes().to_vec().into(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns whether `next` is a card after this one: signed by this identity key, of the same log. Log
+    /// keys come once and stay.
+    fn leads_to(&self, next: &SignedCard) -> bool {
+        let (card, signature) = (&next.card, next.signature.as_slice());
+        card.seq == self.seq + 1
+            && card.previous == card_hash(self)
+            && card.origin == self.origin
+            && (self.log_keys.as_slice().is_empty() || card.log_keys == self.log_keys)
+            && self.verify(labels::CARD, &encode(card), signature).is_ok()
+    }
+
     /// Verifies the server's signature under this card's identity key.
     ///
     /// **Errors** [`VerifyError`].
@@ -69,7 +91,7 @@ pub struct SignedCard {
 }
 
 impl SignedCard {
-    /// Signs a first card with its own identity key.
+    /// Signs a card with the identity key of the card before; the first with its own.
     #[must_use]
     pub fn sign(card: Card, identity: &SigningKey) -> Self {
         let signature = identity.sign(labels::CARD, &encode(&card)).into();
@@ -89,8 +111,8 @@ pub struct TlsKey {
 /// The answer to `card`: who the server is, and that this connection is with it.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct CardResponse {
-    /// The card.
-    pub signed: SignedCard,
+    /// The server's cards, from the first on; 16 at most.
+    pub cards: Vec<SignedCard>,
     /// The TLS key in use.
     pub tls_key: TlsKey,
     /// The identity key's signature over `tls_key`.
@@ -99,8 +121,8 @@ pub struct CardResponse {
 
 impl CardResponse {
     /// Reads a response and verifies it against the pinned card hash, the connection's TLS key and
-    /// the time in Unix seconds; returns the card. Without a pin, a device that is being linked
-    /// compares the card later, by the words of the ceremony.
+    /// the time in Unix seconds; returns the newest card, which must descend from the pinned one. Without a
+    /// pin, a device that is being linked compares the card later, by the words of the ceremony.
     ///
     /// **Errors** [`Misbehaviour::CardMismatch`], [`Misbehaviour::TlsKeyUnsigned`] or
     /// [`Misbehaviour::ResponseMalformed`].
@@ -112,12 +134,12 @@ impl CardResponse {
     ) -> Result<Card, Misbehaviour> {
         let response: Self = decode("card", bytes, limits::MESSAGE_LEN_MAX)
             .map_err(|Malformed { .. }| Misbehaviour::ResponseMalformed)?;
-        let card = response.signed.card;
-        let signature = response.signed.signature.as_slice();
-        let signed = card.verify(labels::CARD, &encode(&card), signature).is_ok();
+        let cards = &response.cards;
+        let newest = cards.last().ok_or(Misbehaviour::ResponseMalformed)?;
+        Misbehaviour::ResponseMalformed.refuse_if(cards.len() > CARDS_MAX)?;
         // SR-010
-        Misbehaviour::CardMismatch
-            .refuse_if(pinned.is_some_and(|pin| card_hash(&card) != *pin) || !signed)?;
+        Misbehaviour::CardMismatch.refuse_if(!descends(cards, pinned))?;
+        let card = newest.card.clone();
         let tls_key = &response.tls_key;
         let vouched = card
             .verify(labels::CARD_TLS, &encode(tls_key), response.tls_signature.as_slice())
@@ -127,6 +149,21 @@ impl CardResponse {
             .refuse_if(!vouched || tls_key.spki_hash != *spki_hash || now_s > tls_key.not_after)?;
         Ok(card)
     }
+}
+
+/// A server has no more cards.
+const CARDS_MAX: usize = 16;
+
+/// Returns whether the first card has signed itself, each of the others follows from the one before, and
+/// the pinned one is among them.
+fn descends(cards: &[SignedCard], pinned: Option<&Hash>) -> bool {
+    let Some(first) = cards.first() else { return false };
+    let (card, signature) = (&first.card, first.signature.as_slice());
+    let begins = (card.seq, card.previous) == (0, [0; 32])
+        && card.verify(labels::CARD, &encode(card), signature).is_ok();
+    let is_chain = cards.windows(2).all(|pair| pair[0].card.leads_to(&pair[1]));
+    let is_there = |pin: &Hash| cards.iter().any(|signed| card_hash(&signed.card) == *pin);
+    begins && is_chain && pinned.is_none_or(is_there)
 }
 
 /// Returns the hash by which invites pin a card.
@@ -152,7 +189,7 @@ mod tests {
     fn response(key: &SigningKey) -> CardResponse {
         let tls_key = TlsKey { spki_hash: [5; 32], not_after: 100 };
         CardResponse {
-            signed: SignedCard::sign(Card::first(key.public_key()), key),
+            cards: vec![SignedCard::sign(Card::first(key.public_key()), key)],
             tls_signature: key.sign(labels::CARD_TLS, &encode(&tls_key)).into(),
             tls_key,
         }
@@ -162,7 +199,7 @@ mod tests {
     fn only_the_pinned_card_over_its_own_tls_key_is_taken() {
         let key = identity(1);
         let honest = response(&key);
-        let pin = card_hash(&honest.signed.card);
+        let pin = card_hash(&honest.cards[0].card);
         let check = |r: &CardResponse, spki, now| {
             CardResponse::verify(&encode(r), Some(&pin), &[spki; 32], now).map(|_| ())
         };
@@ -175,7 +212,7 @@ mod tests {
         forged.tls_signature = identity(2).sign(labels::CARD_TLS, &encode(&honest.tls_key)).into();
         assert_eq!(check(&forged, 5, 1), Err(Misbehaviour::TlsKeyUnsigned));
         let mut forged = honest.clone();
-        forged.signed.signature = vec![0; sr_crypto::SIGNATURE_LEN].into();
+        forged.cards[0].signature = vec![0; sr_crypto::SIGNATURE_LEN].into();
         assert_eq!(check(&forged, 5, 1), Err(Misbehaviour::CardMismatch));
 
         let mut bytes = encode(&honest);
@@ -184,5 +221,36 @@ mod tests {
             CardResponse::verify(&bytes, Some(&pin), &[5; 32], 1),
             Err(Misbehaviour::ResponseMalformed)
         );
+    }
+
+    #[test]
+    fn sr_010_only_a_chain_of_cards_from_the_pinned_one_is_followed() {
+        let (key, other) = (identity(1), identity(2));
+        let first = Card::first(key.public_key());
+        let second = first.with_log("keys");
+        let sign = |card: &Card, key: &SigningKey| SignedCard::sign(card.clone(), key);
+        let take = |cards: Vec<SignedCard>, pin: &Card| {
+            let answer = CardResponse { cards, ..response(&key) };
+            CardResponse::verify(&encode(&answer), Some(&card_hash(pin)), &[5; 32], 1)
+        };
+        let chain = || vec![sign(&first, &key), sign(&second, &key)];
+        assert_eq!(take(chain(), &first).as_ref(), Ok(&second), "the pin is followed");
+        assert_eq!(take(chain(), &second).as_ref(), Ok(&second));
+        let refused = |cards, pin: &Card| {
+            assert_eq!(take(cards, pin), Err(Misbehaviour::CardMismatch));
+        };
+        // The log is hidden from one who knows of it.
+        refused(vec![sign(&first, &key)], &second);
+        // Signed by somebody else; out of the chain; with other keys once there are some; of another log.
+        refused(vec![sign(&first, &key), sign(&second, &other)], &first);
+        refused(vec![sign(&second, &key)], &second);
+        refused(vec![sign(&second, &key), sign(&first, &key)], &second);
+        let third = second.with_log("others");
+        refused([chain(), vec![sign(&third, &key)]].concat(), &first);
+        let elsewhere = Card { origin: b"elsewhere".to_vec().into(), ..second.clone() };
+        refused(vec![sign(&first, &key), sign(&elsewhere, &key)], &first);
+        assert_eq!(take(vec![], &first), Err(Misbehaviour::ResponseMalformed));
+        let many = std::iter::repeat_with(|| sign(&first, &key)).take(17).collect();
+        assert_eq!(take(many, &first), Err(Misbehaviour::ResponseMalformed));
     }
 }

@@ -104,6 +104,15 @@ pub enum Misbehaviour {
     /// SR-031: the newest state by a limited device does more than add, or its lists can't be read.
     #[error("SR-031: the newest state by an append-only device is not one that it may write")]
     LimitedOverreach = 31,
+    /// SR-032: an entry of the log that does not follow from those before it.
+    #[error("SR-032: the server's log has an entry that does not follow from those before it")]
+    LogRuleBroken = 32,
+    /// SR-033: a checkpoint of another tree than that of the entries that this client has read.
+    #[error("SR-033: the server shows another log than it showed before")]
+    LogForked = 33,
+    /// SR-034: a checkpoint that the log's keys, as the server's card names them, have not signed.
+    #[error("SR-034: what the server says of its log is not signed by the log's keys")]
+    LogUnsigned = 34,
 }
 
 impl Misbehaviour {

@@ -14,6 +14,8 @@ macro_rules! labels {
 labels! {
     /// Hash that is an account's id.
     ACCOUNT = "account-id";
+    /// Hash of an account's id, under which the log has its changes.
+    ACCOUNT_INDEX = "account-index";
     /// Seed of the account's sealing key, from its root.
     ACCOUNT_KEM = "account-kem";
     /// Hash of an account's state.
@@ -26,6 +28,8 @@ labels! {
     CACHE_FOLDER = "cache-folder";
     /// Seed of a right on a space.
     CAP = "cap";
+    /// Hash of an account's id and of a block, which is what the log has of the block.
+    BLOCK_COMMIT = "block-commit";
     /// Hash of a server card, and what a card's signature covers.
     CARD = "card";
     /// The identity key's signature over the TLS key it serves with.
@@ -114,6 +118,10 @@ labels! {
     MEMBERS = "members";
     /// Origin of a server's log, from its identity key.
     ORIGIN = "origin";
+    /// Derives the seed of a log's Ed25519 key from the server's.
+    LOG_ED25519 = "log-ed25519";
+    /// Derives the seed of a log's ML-DSA-44 key from the server's.
+    LOG_ML_DSA_44 = "log-ml-dsa-44";
     /// Key of a pack.
     PACK = "pack";
     /// A capability's signature over the deletion of packs.

@@ -13,6 +13,7 @@ mod ids;
 mod invite;
 pub mod labels;
 pub mod limits;
+pub mod log;
 mod packs;
 mod space;
 

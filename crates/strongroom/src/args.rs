@@ -124,6 +124,9 @@ pub(crate) enum Command {
         #[arg(long)]
         for_good: bool,
     },
+    /// Read the public log of all changes that a server took, and verify it; needs no account
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Answer for what a server holds
     #[cfg(feature = "server")]
     #[command(subcommand)]
@@ -528,6 +531,23 @@ pub(crate) enum ContactsCommand {
         /// Each contact, as NAME=FILE with the file of their card
         #[arg(required = true, num_args = 2.., value_name = "NAME=FILE")]
         contacts: Vec<String>,
+    },
+}
+
+/// `log …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show how long the log is, as the server has signed it
+    Status {
+        /// Of the server at this address, HOST:PORT, instead of this profile's own
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+    },
+    /// Read every entry, and check that each follows from those before it and is what the server signed
+    Verify {
+        /// Of the server at this address, HOST:PORT, instead of this profile's own
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
     },
 }
 

@@ -140,6 +140,13 @@ impl Failure {
                 "Ask the operator. If nobody has an explanation, take the device out on another one: \
                  `strongroom device revoke`. The newest state before that can be read comes back then.",
             )
+        } else if misbehaviour.number() >= Misbehaviour::LogRuleBroken.number() {
+            (
+                "The log is not one that only grows: the server changed it, lost a part of it, or does not \
+                 stand by it.",
+                "Keep what this command printed, ask the operator what happened, over another channel, and \
+                 ask others who use the server what they see.",
+            )
         } else if rolled_back {
             (
                 "The server withholds your newest snapshots: its disk was put back to an older \
@@ -472,6 +479,13 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "Choose another tag.",
             ),
+            ClientError::NoLog => make(
+                "NO_LOG",
+                exit::INCOMPLETE,
+                "The server is one of an earlier version, which keeps no log of changes.",
+                NOTHING_DONE,
+                "Ask the operator to update it.",
+            ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",
                 exit::NOT_JOINED,
@@ -567,6 +581,9 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::ChainNotAsPromised => "CHAIN_NOT_AS_PROMISED",
         Misbehaviour::LinkAltered => "LINK_ALTERED",
         Misbehaviour::LimitedOverreach => "LIMITED_OVERREACH",
+        Misbehaviour::LogRuleBroken => "LOG_RULE_BROKEN",
+        Misbehaviour::LogForked => "LOG_FORKED",
+        Misbehaviour::LogUnsigned => "LOG_UNSIGNED",
         _ => "MISBEHAVIOUR",
     }
 }

@@ -16,6 +16,7 @@ mod interrupt;
 mod keep;
 mod keys;
 mod kit_page;
+mod log;
 mod look;
 mod output;
 mod recovery;
@@ -117,6 +118,10 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             status::join(args, invite, name.as_deref(), device_name.as_deref())
         }
         Command::Lock => keys::lock(args),
+        Command::Log(args::LogCommand::Status { from }) => log::status(args, from.as_deref()),
+        Command::Log(args::LogCommand::Verify { from }) => {
+            log::verify(args, output, from.as_deref())
+        }
         Command::Unlock { for_good } => keys::unlock(args, *for_good),
         Command::Recovery(command) => recovery::run(args, output, command),
         #[cfg(feature = "server")]

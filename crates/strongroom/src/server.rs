@@ -48,7 +48,7 @@ impl Running {
         let listener = runtime.block_on(TlsListener::bind(listen)).map_err(cannot_listen)?;
         let address = listener.local_address().map_err(cannot_listen)?;
         // Only a server that can be reached is made.
-        let data = DataDir::open(dir, &mut os_rng())?;
+        let data = DataDir::open(dir, clock()(), &mut os_rng())?;
         let report = |what: &str| write_lines(&mut io::stderr().lock(), &format!("error: {what}"));
         let server =
             Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report));

@@ -30,7 +30,7 @@ pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `attack` against the whole client and against one without `checks`. `attack` returns what
 /// the client ended with; without the checks it must end well, with the operator's state taken.
-fn attack<T: std::fmt::Debug>(
+pub(crate) fn attack<T: std::fmt::Debug>(
     checks: &[Misbehaviour],
     attack: impl Fn() -> Result<T, ClientError>,
 ) -> T {

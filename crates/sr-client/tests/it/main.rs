@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod keep;
 mod limited;
+mod log;
 mod model;
 mod network;
 mod odd;

@@ -30,6 +30,7 @@ use sr_store::{
 use sr_trust::{Account, Block, Verified};
 use sr_wire::{
     AccountId, DeviceId, Invite, PackId, SealedHead, SpaceId, SpaceKeys, VLBytes, decode,
+    log::Entry,
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -220,6 +221,26 @@ impl MetaStore for Liar {
             }
         }
         Ok((blocks, key_block))
+    }
+
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError> {
+        self.truth.accounts()
+    }
+
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.truth.begin_log(entries)
+    }
+
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError> {
+        self.truth.log_entries(from, max)
+    }
+
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.truth.set_checkpoint(note)
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.truth.checkpoint()
     }
 
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {

@@ -21,7 +21,7 @@ use sr_store::{
     Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
 };
 use sr_wire::{
-    AccountId, Card, Invite, PackId, SealedHead, SpaceId, SpaceKeys, card_hash, voucher,
+    AccountId, Invite, PackId, SealedHead, SpaceId, SpaceKeys, card_hash, log::Entry, voucher,
     voucher_hash,
 };
 use tokio::{
@@ -120,13 +120,13 @@ impl SimulatedNetwork {
 }
 
 /// The identity key of simulated servers.
-pub(crate) fn identity() -> sr_crypto::SigningKey {
-    sr_crypto::SigningKey::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)))
+pub(crate) fn identity() -> sr_server::Identity {
+    sr_server::Identity::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)))
 }
 
 /// An invite to a simulated server, and what its store keeps of the vouchers.
 pub(crate) fn simulated_invite() -> (Invite, Vec<Hash>) {
-    let card_hash = card_hash(&Card::first(identity().public_key()));
+    let card_hash = card_hash(identity().card());
     let invite = Invite { address: "simulated:1".into(), card_hash, token: [9; 16] };
     let hashes = (0..16).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
     (invite, hashes)
@@ -437,6 +437,26 @@ impl MetaStore for KeepsItsHead {
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
         self.0.blocks(account, from, len_max)
+    }
+
+    fn accounts(&self) -> Result<Vec<AccountId>, StoreError> {
+        self.0.accounts()
+    }
+
+    fn begin_log(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.0.begin_log(entries)
+    }
+
+    fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError> {
+        self.0.log_entries(from, max)
+    }
+
+    fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.0.set_checkpoint(note)
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.checkpoint()
     }
 
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {

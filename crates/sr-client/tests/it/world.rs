@@ -56,8 +56,12 @@ impl World {
 
     pub(crate) fn start(&mut self) {
         let runtime = Runtime::new().expect("runtime");
-        let data = DataDir::open(&self.data(), &mut rand_core::UnwrapErr(getrandom::SysRng))
-            .expect("opens");
+        let data = DataDir::open(
+            &self.data(),
+            self.clock()(),
+            &mut rand_core::UnwrapErr(getrandom::SysRng),
+        )
+        .expect("opens");
         // The port stays the same over restarts: it is in the invite.
         let port = self.server.as_ref().map_or(0, |(_, address)| address.port());
         let port = fs::read_to_string(self.dir.path().join("port"))

@@ -7,8 +7,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sr_crypto::{CapabilityKey, Hash, Secret32, SigningKey};
-use sr_server::{Channel, Handshake, Listen, Server, Stores};
+use sr_crypto::{CapabilityKey, Hash, Secret32};
+use sr_server::{Channel, Handshake, Identity, Listen, Server, Stores};
 use sr_store::{Caps, MemoryBlobs, MemoryMeta, MetaStore};
 use sr_wire::{
     PackId, Right, SealedHead, SignedPackList, SpaceId, SpaceKeys, SwapProof,
@@ -50,7 +50,7 @@ fn start() -> Connect {
     let meta = MemoryMeta::default();
     meta.add_vouchers(&[voucher_hash(&VOUCHER)]).expect("adds");
     let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(MemoryBlobs::default()) };
-    let identity = SigningKey::from_seed(&Secret32::init_with(|s| s.fill(1)));
+    let identity = Identity::from_seed(&Secret32::init_with(|s| s.fill(1)));
     let clock: sr_server::Clock = Arc::new(|| 0);
     let server = Server::new(identity, stores, Caps::default(), clock, Box::new(|_| {}));
     let (connect, accepted) = unbounded_channel();

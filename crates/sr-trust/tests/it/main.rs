@@ -2,5 +2,8 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod chain;
+mod corpus;
 mod house;
+#[path = "../../../../fuzz/log_targets.rs"]
+mod targets;
 mod vectors;

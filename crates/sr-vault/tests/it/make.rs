@@ -97,7 +97,7 @@ fn blocks() -> Format {
 
 fn cards() -> Format {
     let response = |key: &SigningKey, tls_key: TlsKey, signer: &SigningKey| CardResponse {
-        signed: SignedCard::sign(Card::first(key.public_key()), key),
+        cards: vec![SignedCard::sign(Card::first(key.public_key()), key)],
         tls_signature: signer.sign(labels::CARD_TLS, &encode(&tls_key)).into(),
         tls_key,
     };
@@ -105,6 +105,17 @@ fn cards() -> Format {
     let other = SigningKey::from_seed(&Secret32::init_with(|s| s.fill(9)));
     let tls_key = || TlsKey { spki_hash: [5; 32], not_after: 2_000 };
     let good = encode(&response(&key, tls_key(), &key));
+    let first = Card::first(key.public_key());
+    let second = first.with_log("log keys");
+    let chain = |cards: &[(&Card, &SigningKey)]| {
+        let cards = cards.iter().map(|(card, by)| SignedCard::sign((*card).clone(), by)).collect();
+        encode(&CardResponse { cards, ..response(&key, tls_key(), &key) })
+    };
+    let (gap, elsewhere_log) = (
+        Card { seq: 2, ..second.clone() },
+        Card { origin: b"elsewhere".to_vec().into(), ..second.clone() },
+    );
+    let other_keys = second.with_log("other keys");
     let expired = TlsKey { spki_hash: [5; 32], not_after: 999 };
     let elsewhere = TlsKey { spki_hash: [6; 32], not_after: 2_000 };
     Format {
@@ -112,13 +123,22 @@ fn cards() -> Format {
         invalid: vec![
             ("another-server", encode(&response(&other, tls_key(), &other))),
             ("card-signature-wrong", changed(&good, |b| b[2200] ^= 1)),
+            ("no-card", chain(&[])),
+            ("pinned-card-left-out", chain(&[(&second, &key)])),
+            ("second-card-by-another", chain(&[(&first, &key), (&second, &other)])),
+            ("second-card-out-of-place", chain(&[(&first, &key), (&gap, &key)])),
+            ("second-card-of-another-log", chain(&[(&first, &key), (&elsewhere_log, &key)])),
+            ("log-keys-twice", chain(&[(&first, &key), (&second, &key), (&other_keys, &key)])),
             ("tls-key-expired", encode(&response(&key, expired, &key))),
             ("tls-key-of-another-connection", encode(&response(&key, elsewhere, &key))),
             ("tls-key-vouched-for-by-another", encode(&response(&key, tls_key(), &other))),
             ("byte-left-over", changed(&good, |b| b.push(0))),
             ("cut", good[..good.len() - 1].to_vec()),
         ],
-        valid: vec![("first-card", good)],
+        valid: vec![
+            ("second-card", chain(&[(&first, &key), (&second, &key)])),
+            ("first-card", good),
+        ],
     }
 }
 

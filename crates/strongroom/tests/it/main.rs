@@ -293,7 +293,7 @@ fn a_disclosure_lists_what_the_server_holds_and_names_nobody() {
     let spaces = &all["data"]["tables"].as_array().expect("list")[1];
     let space = spaces["rows"][0][0].as_str().expect("text").to_owned();
     let (_, of_account) = world.json(&["operator", "disclose", &account, "--data", data]);
-    assert_eq!(tables(&of_account), ["accounts", "blocks", "envelopes"]);
+    assert_eq!(tables(&of_account), ["accounts", "blocks", "envelopes", "log"]);
     assert!(!of_account.to_string().contains(&space));
     let (_, of_space) = world.json(&["operator", "disclose", "--space", &space, "--data", data]);
     assert_eq!(tables(&of_space), ["spaces", "heads", "packs"]);

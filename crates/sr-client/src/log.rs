@@ -1,0 +1,159 @@
+//! The server's log, as anyone can read and verify it: no account, and no right, is needed.
+
+use std::sync::Arc;
+
+use sr_crypto::Hash;
+use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Policy, TILE_WIDTH, Tile, entries_of};
+use sr_trust::{Mirror, Taken};
+use sr_wire::{Card, Misbehaviour, card_hash, log::ACCOUNT};
+
+use crate::{
+    Client, ClientError, Clock, MakeDialer, Phase, Progress,
+    client::tls_dialer,
+    remote::{Remote, runtime},
+};
+
+/// No bundle of entries is longer: 256 of them, each with its length before it. One of a later version
+/// may have longer entries.
+const BUNDLE_LEN_MAX: usize = TILE_WIDTH * (2 + 1024);
+
+/// What a server says of its log, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The server's name, as people compare it.
+    pub server_name: String,
+    /// The hash of the server's newest card.
+    pub card: Hash,
+    /// Which log it is.
+    pub origin: String,
+    /// How many entries it has.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+}
+
+/// What was found in a log of which every entry was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedLog {
+    /// What the server says of it.
+    pub status: LogStatus,
+    /// How many accounts have entries.
+    pub accounts: u64,
+    /// When the last entry was added, by the server's clock, in Unix seconds; 0 without any.
+    pub last_s: u64,
+    /// The first entry that this version does not know; what comes from there on was not judged.
+    pub unknown_from: Option<u64>,
+}
+
+/// A log that is read from a server.
+pub struct LogReader {
+    remote: Remote,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for LogReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LogReader({:?})", self.remote)
+    }
+}
+
+impl LogReader {
+    /// Reads from the server that answers at `address`. Whether it is the one that is meant, its name
+    /// tells whoever knows that.
+    ///
+    /// **Errors** [`ClientError`].
+    pub fn new(address: &str, clock: Clock) -> Result<Self, ClientError> {
+        Self::new_by(address, clock, &tls_dialer())
+    }
+
+    /// As [`LogReader::new`], over another network than TLS.
+    ///
+    /// **Errors** as [`LogReader::new`].
+    pub fn new_by(address: &str, clock: Clock, dialer: &MakeDialer) -> Result<Self, ClientError> {
+        let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
+        Ok(Self { remote, clock })
+    }
+
+    /// Returns what the server says of its log.
+    ///
+    /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
+    pub fn status(&self) -> Result<LogStatus, ClientError> {
+        let card = self.remote.card()?;
+        let checkpoint = self.checkpoint(&card)?;
+        Ok(LogStatus {
+            server_name: card.short_name(),
+            card: card_hash(&card),
+            origin: checkpoint.origin().to_owned(),
+            size: checkpoint.size(),
+            root: *checkpoint.root(),
+        })
+    }
+
+    /// Reads all entries, in order, and verifies that each follows from those before it, and that they
+    /// are those that the server has signed.
+    ///
+    /// **Errors** as [`LogReader::status`]; [`Misbehaviour::LogRuleBroken`],
+    /// [`Misbehaviour::LogForked`].
+    pub fn verify(&self, progress: &Progress) -> Result<VerifiedLog, ClientError> {
+        let status = self.status()?;
+        let (mut mirror, mut unknown_from) = (Mirror::default(), None);
+        progress.start(Phase::Checking, status.size);
+        while mirror.size() < status.size && unknown_from.is_none() {
+            for entry in self.bundle(mirror.size(), status.size)? {
+                progress.did(1, entry.len() as u64);
+                if mirror.take(&entry)? == Taken::UpdateNeeded {
+                    unknown_from = Some(mirror.size());
+                    break;
+                }
+            }
+        }
+        if unknown_from.is_none() {
+            mirror.check(status.size, &status.root)?;
+        }
+        let accounts = mirror.fold().keys().filter(|key| key.kind == ACCOUNT).count() as u64;
+        Ok(VerifiedLog { status, accounts, last_s: mirror.fold().time_s(), unknown_from })
+    }
+
+    fn checkpoint(&self, card: &Card) -> Result<Checkpoint, ClientError> {
+        let keys = log_keys(card).ok_or(ClientError::NoLog)?;
+        let note = self.remote.log_file("checkpoint", NOTE_LEN_MAX)?;
+        let policy: Policy = NO_WITNESSES.parse().map_err(|_| ClientError::NoLog)?;
+        let opened = keys.open(&note, &policy, (self.clock)());
+        // SR-034
+        Ok(opened.map_err(|_| Misbehaviour::LogUnsigned)?.checkpoint)
+    }
+
+    /// Returns the entries from place `from` on that are in one bundle.
+    fn bundle(&self, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientError> {
+        let index = from / TILE_WIDTH as u64;
+        let width = (size - index * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
+        let width = u16::try_from(width).unwrap_or(u16::MAX);
+        let path = Tile { level: 0, index, width }.entries_path();
+        let bytes = self.remote.log_file(&path, BUNDLE_LEN_MAX)?;
+        // SR-016
+        let entries =
+            entries_of(&bytes, usize::from(width)).map_err(|_| Misbehaviour::ResponseMalformed)?;
+        let read = usize::try_from(from % TILE_WIDTH as u64).unwrap_or(0);
+        Ok(entries.into_iter().skip(read).map(<[u8]>::to_vec).collect())
+    }
+}
+
+/// Nobody but the log has to sign.
+const NO_WITNESSES: &str = "quorum none\n";
+
+/// Returns the keys of a server's log, if it has one.
+fn log_keys(card: &Card) -> Option<LogKeys> {
+    let text = std::str::from_utf8(card.log_keys.as_slice()).ok()?;
+    let mut lines = text.lines();
+    let keys = LogKeys::new(lines.next()?.parse().ok()?, lines.next()?.parse().ok()?).ok()?;
+    let is_its_own = keys.origin().as_bytes() == card.origin.as_slice();
+    (lines.next().is_none() && is_its_own).then_some(keys)
+}
+
+impl Client {
+    /// Returns a reader of the log of this profile's server, over a connection of its own.
+    #[must_use]
+    pub fn log(&self) -> LogReader {
+        LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock) }
+    }
+}

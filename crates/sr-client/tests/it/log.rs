@@ -1,0 +1,213 @@
+//! The log: what honest servers keep, what those of earlier versions begin, and what is no log.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use sr_client::{Client, ClientError, LogReader, Progress, ReadData, VerifiedLog};
+use sr_server::{DataDir, Server};
+use sr_store::Caps;
+use sr_trust::{Block, Mirror, block_hash};
+use sr_wire::{
+    Misbehaviour,
+    log::{Entry, Key, Newest, block_commit},
+};
+
+use crate::{
+    attacks::attack,
+    network::{SimulatedNetwork, dialer},
+    world::{World, clock},
+};
+
+/// A checkpoint comes once a second; this is when a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn rng() -> impl sr_crypto::CryptoRng {
+    rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+/// Reads the log as a stranger, once it has so many entries.
+fn log_of(address: &str, size: u64) -> Result<VerifiedLog, ClientError> {
+    let reader = LogReader::new(address, clock()).expect("reads");
+    wait_for(&reader, size);
+    reader.verify(&Progress::default())
+}
+
+fn wait_for(reader: &LogReader, size: u64) {
+    let began = Instant::now();
+    // Before its first checkpoint, a server has none.
+    while reader.status().map_or(true, |status| status.size < size) && began.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+}
+
+fn database(data: &Path) -> Connection {
+    Connection::open(data.join("strongroom.db")).expect("opens")
+}
+
+/// Changes the only entry of a server's log.
+fn change_entry(data: &Path, change: impl Fn(&mut Entry)) {
+    let database = database(data);
+    let entry: Vec<u8> =
+        database.query_row("SELECT entry FROM log", [], |row| row.get(0)).expect("has an entry");
+    let mut entry: Entry = sr_wire::decode("entry", &entry, 200).expect("reads");
+    change(&mut entry);
+    database.execute("UPDATE log SET entry = ?1", [entry.to_bytes()]).expect("changes");
+}
+
+/// Makes an account, whose genesis is in the log.
+fn world_with_account() -> (World, String) {
+    let mut world = World::new();
+    let address = world.invite().address;
+    (world, address)
+}
+
+#[test]
+fn anyone_reads_every_change_of_every_account_in_order() {
+    let (mut world, address) = world_with_account();
+    let invite = world.invite();
+    let other = world.data().with_file_name("other");
+    let client = Client::join(&other, &invite, None, "other", clock()).expect("joins");
+    let log = log_of(&address, 2).expect("verifies");
+    assert_eq!((log.status.size, log.accounts, log.unknown_from), (2, 2, None));
+    assert!(log.last_s <= clock()());
+    let own = client.log().verify(&Progress::default()).expect("verifies");
+    assert_eq!(own, log, "with an account it is the same");
+    // After a restart too, and the log goes on.
+    world.tamper(|_| {});
+    let again = log_of(&address, 2).expect("verifies");
+    assert_eq!(again.status, log.status);
+}
+
+/// The operator changes what an account did, and signs that.
+#[test]
+fn sr_032_a_log_that_was_rewritten_is_refused() {
+    attack(&[Misbehaviour::LogRuleBroken], || {
+        let (mut world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        world.tamper(|data| {
+            // The account now begins with its second block.
+            change_entry(data, |entry| entry.seq = 1);
+            database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
+        });
+        log_of(&address, 1)
+    });
+}
+
+/// The operator shows entries that are not those that the log has signed.
+#[test]
+fn sr_033_entries_that_were_not_signed_are_refused() {
+    attack(&[Misbehaviour::LogForked], || {
+        let (world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        // While it runs: it signs what it has read at its start.
+        change_entry(&world.data(), |entry| entry.value = [7; 32]);
+        log_of(&address, 1)
+    });
+}
+
+#[test]
+fn sr_034_a_checkpoint_that_the_log_did_not_sign_is_refused() {
+    let (mut world, address) = world_with_account();
+    let reader = LogReader::new(&address, clock()).expect("reads");
+    wait_for(&reader, 1);
+    world.tamper(|data| {
+        let database = database(data);
+        let note: Vec<u8> = database
+            .query_row("SELECT note FROM checkpoints", [], |row| row.get(0))
+            .expect("has a checkpoint");
+        let note = String::from_utf8(note).expect("text");
+        // Only the first of its two keys has signed.
+        let (text, lines) = note.rsplit_once("\n\n").expect("a note");
+        let first = lines.lines().next().expect("a line");
+        let note = format!("{text}\n\n{first}\n").into_bytes();
+        database.execute("UPDATE checkpoints SET note = ?1", [note]).expect("changes");
+    });
+    let reader = LogReader::new(&address, clock()).expect("reads");
+    let began = Instant::now();
+    loop {
+        match reader.status() {
+            Err(ClientError::Misbehaviour(refused)) => {
+                return assert_eq!(refused, Misbehaviour::LogUnsigned);
+            }
+            // The server has not read it yet.
+            answer => assert!(began.elapsed() < PATIENCE, "{answer:?}"),
+        }
+    }
+}
+
+/// An honest server whose log is not the one that it has signed publishes nothing more.
+#[test]
+fn a_server_does_not_contradict_itself() {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    world.stop();
+    let reports = || {
+        let opened = DataDir::open(&world.data(), clock()(), &mut rng()).expect("opens");
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&reports);
+        let report = move |what: &str| told.lock().expect("lock").push(what.to_owned());
+        let (identity, stores) = (opened.identity, opened.stores);
+        Server::new(identity, stores, Caps::default(), clock(), Box::new(report)).publish();
+        reports.lock().expect("lock").clone()
+    };
+    assert_eq!(reports(), Vec::<String>::new());
+    change_entry(&world.data(), |entry| entry.time_s += 1);
+    assert!(reports()[0].contains("publishing the log"), "{:?}", reports());
+}
+
+/// A server and a profile as they were before there was a log, copied.
+fn before_the_log() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().expect("dir");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/before-the-log");
+    copy(&from, dir.path());
+    let (server, profile) = (dir.path().join("server"), dir.path().join("profile"));
+    (dir, server, profile)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("makes");
+    for file in fs::read_dir(from).expect("lists") {
+        let file = file.expect("reads");
+        let target = to.join(file.file_name());
+        if file.path().is_dir() {
+            copy(&file.path(), &target);
+        } else {
+            fs::copy(file.path(), target).expect("copies");
+        }
+    }
+}
+
+#[test]
+fn what_was_made_before_the_log_goes_on_with_one() {
+    let (dir, data, profile) = before_the_log();
+    let opened = DataDir::open(&data, clock()(), &mut rng()).expect("opens");
+    let meta = Arc::clone(&opened.stores.meta);
+    let account = meta.accounts().expect("lists")[0];
+    let (blocks, _) = meta.blocks(account, 0, usize::MAX).expect("reads");
+    let network = SimulatedNetwork::new();
+    let server =
+        Server::new(opened.identity, opened.stores, Caps::default(), clock(), Box::new(|_| {}));
+    let _runtime = network.serve(server);
+    // The profile pins the card without a log, and follows to the one with it.
+    let mut client = Client::open_by(&profile, clock(), &dialer(&network)).expect("opens");
+    wait_for(&client.log(), blocks.len() as u64);
+    let log = client.log().verify(&Progress::default()).expect("verifies");
+    assert_eq!((log.status.size, log.accounts), (blocks.len() as u64, 1));
+    let mut mirror = Mirror::default();
+    for entry in meta.log_entries(0, 100).expect("reads") {
+        mirror.take(&entry.to_bytes()).expect("follows");
+    }
+    let newest = Block::parse(blocks.last().expect("a block")).expect("parses");
+    let value = block_commit(account, &block_hash(&newest.body));
+    let newest = Newest { seq: newest.body.seq, value };
+    assert_eq!(mirror.fold().newest(&Key::account(account)), Some(&newest));
+    // What it had stored is there.
+    let report = client.verify(ReadData::All, &Progress::default()).expect("verifies");
+    assert!(report.is_whole() && report.snapshots == 1);
+    drop(dir);
+}

@@ -1,0 +1,200 @@
+//! The log. What is appended brings its entry along, in the same transaction; once a second a
+//! checkpoint says how many entries there are by then, and only what it covers is read.
+
+use std::sync::{PoisonError, RwLock};
+
+use sr_crypto::{Hash, Secret32, SigningKey, derive};
+use sr_store::{MetaStore, StoreError};
+use sr_tlog::{Checkpoint, KeyKind, LogError, Note, NoteKey, Tile, Tree, bundle, leaf_hash};
+use sr_trust::{Block, block_hash};
+use sr_wire::{
+    AccountId, Card, SignedCard,
+    api::{self, ErrorCode},
+    labels,
+    log::{Entry, Key, Newest, block_commit},
+};
+
+use crate::{Server, routes::Refusal};
+
+/// Entries that are read from the store at once.
+const READ_AT_ONCE: usize = 1024;
+
+/// Who a server is: the key of its card and those of its log, all from one seed.
+pub struct Identity {
+    pub(crate) signing: SigningKey,
+    pub(crate) cards: Vec<SignedCard>,
+    log_keys: [NoteKey; 2],
+}
+
+impl Identity {
+    /// Makes the identity of a seed: its keys, and its cards, of which the second brings the log keys.
+    ///
+    /// **Panics** never: an origin is a name that a key may have.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "an origin is hexadecimal digits and a word")]
+    pub fn from_seed(seed: &Secret32) -> Self {
+        let signing = SigningKey::from_seed(seed);
+        let first = Card::first(signing.public_key());
+        let origin = String::from_utf8_lossy(first.origin.as_slice()).into_owned();
+        let key = |kind, label| {
+            NoteKey::new(&origin, kind, &derive(seed, b"", label, b"")).expect("a name")
+        };
+        let log_keys = [
+            key(KeyKind::Ed25519, labels::LOG_ED25519),
+            key(KeyKind::CosignMlDsa44, labels::LOG_ML_DSA_44),
+        ];
+        let lines: String = log_keys.iter().map(|key| format!("{}\n", key.verifier())).collect();
+        let second = first.with_log(&lines);
+        let cards = [first, second].map(|card| SignedCard::sign(card, &signing)).to_vec();
+        Self { signing, cards, log_keys }
+    }
+
+    /// Returns the newest card.
+    ///
+    /// **Panics** never: there is one.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "from_seed makes two")]
+    pub fn card(&self) -> &Card {
+        &self.cards.last().expect("a card").card
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.card().short_name())
+    }
+}
+
+/// What is published.
+#[derive(Default)]
+pub(crate) struct Log(RwLock<Published>);
+
+#[derive(Default)]
+struct Published {
+    tree: Tree,
+    /// The checkpoint over all of it; empty before the first.
+    note: Vec<u8>,
+}
+
+/// Begins the log of a server that has accounts and no log: their chains, each in order.
+///
+/// **Errors** [`StoreError`].
+pub(crate) fn begin(meta: &dyn MetaStore, now_s: u64) -> Result<(), StoreError> {
+    if !meta.log_entries(0, 1)?.is_empty() {
+        return Ok(());
+    }
+    let mut entries = Vec::new();
+    for account in meta.accounts()? {
+        let mut before = None;
+        let (mut from, mut is_whole) = (0, false);
+        while !is_whole {
+            let (blocks, key_block) = meta.blocks(account, from, usize::MAX)?;
+            is_whole = key_block.is_some();
+            from += blocks.len() as u64;
+            for block in blocks {
+                let value = block_commit(account, &hash_of(&block)?);
+                let entry = Entry::following(before.as_ref(), Key::account(account), value, now_s);
+                before = Some(Newest { seq: entry.seq, value });
+                entries.push(entry);
+            }
+        }
+    }
+    meta.begin_log(&entries)
+}
+
+/// Returns the entry of a block that is about to follow `before`.
+pub(crate) fn entry(
+    account: AccountId,
+    block: &Block,
+    before: Option<&[u8]>,
+    now_s: u64,
+) -> Result<Entry, StoreError> {
+    let commit = |hash| block_commit(account, &hash);
+    let before = before.map(hash_of).transpose()?.map(commit);
+    let before = before.map(|value| Newest { seq: block.body.seq.saturating_sub(1), value });
+    let value = commit(block_hash(&block.body));
+    Ok(Entry::following(before.as_ref(), Key::account(account), value, now_s))
+}
+
+fn hash_of(block: &[u8]) -> Result<Hash, StoreError> {
+    let damaged = |e: sr_wire::Malformed| StoreError::Failed {
+        doing: "reading a block of an account",
+        source: e.into(),
+    };
+    Ok(block_hash(&Block::parse(block).map_err(damaged)?.body))
+}
+
+impl Log {
+    /// Signs a checkpoint over the entries that came since the last, if there are any. It is durable
+    /// before anybody sees it.
+    ///
+    /// **Errors** [`StoreError`].
+    pub(crate) fn publish(&self, server: &Server) -> Result<(), StoreError> {
+        let meta = &*server.stores.meta;
+        let mut published = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let entries = meta.log_entries(published.tree.size(), READ_AT_ONCE)?;
+            if entries.is_empty() {
+                break;
+            }
+            entries.iter().for_each(|entry| published.tree.push(leaf_hash(&entry.to_bytes())));
+        }
+        let size = published.tree.size();
+        if let Some(note) = meta.checkpoint()? {
+            let (signed, root) = size_and_root(&note).map_err(damaged)?;
+            // What was signed stays true, or this server would prove itself a liar.
+            if published.tree.root(signed) != Some(root) {
+                published.note.clear();
+                return Err(damaged(LogError::ProofWrong));
+            }
+            if signed == size {
+                published.note = note;
+                return Ok(());
+            }
+        }
+        let note = server.checkpoint(size, published.tree.root(size)).map_err(damaged)?;
+        meta.set_checkpoint(&note)?;
+        published.note = note;
+        Ok(())
+    }
+
+    /// Answers a request for a path below [`api::LOG`].
+    pub(crate) fn get(&self, server: &Server, path: &str) -> Result<Vec<u8>, Refusal> {
+        let published = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let path = path.strip_prefix(api::LOG).ok_or(ErrorCode::Version)?;
+        if path == "checkpoint" {
+            let is_there = !published.note.is_empty();
+            return is_there.then(|| published.note.clone()).ok_or(ErrorCode::NotFound.into());
+        }
+        let (tile, is_entries) = Tile::parse_path(path).ok_or(ErrorCode::Malformed)?;
+        let (width, start) = (usize::from(tile.width), tile.index.saturating_mul(256));
+        let hashes = published.tree.hashes(usize::from(tile.level), start, width);
+        let hashes = hashes.ok_or(ErrorCode::NotFound)?;
+        if !is_entries {
+            return Ok(hashes.concat());
+        }
+        let entries = server.stores.meta.log_entries(start, width)?;
+        let entries: Vec<Vec<u8>> = entries.iter().map(Entry::to_bytes).collect();
+        bundle(&entries).map_err(|error| Refusal::Store(damaged(error)))
+    }
+}
+
+impl Server {
+    fn checkpoint(&self, size: u64, root: Option<Hash>) -> Result<Vec<u8>, LogError> {
+        let origin = String::from_utf8_lossy(self.card().origin.as_slice()).into_owned();
+        let root = root.ok_or(LogError::ProofWrong)?;
+        let checkpoint = Checkpoint::new(&origin, size, root)?;
+        let sign = |key: &NoteKey| key.sign(&checkpoint, self.now_s());
+        let signatures = self.identity.log_keys.iter().map(sign).collect();
+        Ok(Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes())
+    }
+}
+
+fn size_and_root(note: &[u8]) -> Result<(u64, Hash), LogError> {
+    let checkpoint: Checkpoint = Note::parse(note)?.text.parse()?;
+    Ok((checkpoint.size(), *checkpoint.root()))
+}
+
+fn damaged(error: LogError) -> StoreError {
+    StoreError::Failed { doing: "publishing the log", source: error.into() }
+}
