@@ -132,8 +132,8 @@ pub enum ClientError {
     /// What was to be a tag is none.
     #[error("a tag has 1 to 64 bytes, all of them visible")]
     Tag,
-    /// The server's card names no log.
-    #[error("this server has no log")]
+    /// The server's card names no log, or it shows no checkpoint of it.
+    #[error("this server shows no log")]
     NoLog,
     /// The profile has no server.
     #[error("this device has not joined a server")]

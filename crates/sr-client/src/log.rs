@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sr_crypto::Hash;
 use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Policy, TILE_WIDTH, Tile, entries_of};
 use sr_trust::{Mirror, Taken};
-use sr_wire::{Card, Misbehaviour, card_hash, log::ACCOUNT};
+use sr_wire::{Card, Misbehaviour, api::ErrorCode, card_hash, log::ACCOUNT};
 
 use crate::{
     Client, ClientError, Clock, MakeDialer, Phase, Progress,
@@ -116,7 +116,10 @@ impl LogReader {
 
     fn checkpoint(&self, card: &Card) -> Result<Checkpoint, ClientError> {
         let keys = log_keys(card).ok_or(ClientError::NoLog)?;
-        let note = self.remote.log_file("checkpoint", NOTE_LEN_MAX)?;
+        let note = match self.remote.log_file("checkpoint", NOTE_LEN_MAX) {
+            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
+            note => note?,
+        };
         let policy: Policy = NO_WITNESSES.parse().map_err(|_| ClientError::NoLog)?;
         let opened = keys.open(&note, &policy, (self.clock)());
         // SR-034

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use data_encoding::BASE64;
 
-use crate::{Digest, KeyKind, LogError, Note, Policy, Quorum, VerifierKey, note::is_name};
+use crate::{
+    Digest, KeyKind, LogError, Note, Policy, Quorum, VerifierKey,
+    note::{decode_base64, is_name},
+};
 
 /// No origin is longer: the signatures have one byte for its length.
 const ORIGIN_LEN_MAX: usize = u8::MAX as usize;
@@ -65,7 +68,7 @@ impl FromStr for Checkpoint {
         let mut lines = lines.split('\n');
         let mut line = || lines.next().ok_or(malformed);
         let (origin, size, root) = (line()?, line()?, line()?);
-        let root = BASE64.decode(root.as_bytes()).map_err(|_| malformed)?;
+        let root = decode_base64(root).ok_or(malformed)?;
         let root = root.try_into().map_err(|_| malformed)?;
         let checkpoint = Self::new(origin, decimal(size).ok_or(malformed)?, root)?;
         if lines.next().is_none() { Ok(checkpoint) } else { Err(malformed) }

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use data_encoding::{BASE64, HEXLOWER};
 use sr_crypto::{PlainAlgorithm, PlainKey, Secret32, sha256, verify_plain};
 
-use crate::{Checkpoint, LogError, NoteSignature, note::is_name};
+use crate::{
+    Checkpoint, LogError, NoteSignature,
+    note::{decode_base64, is_name},
+};
 
 /// What a key signs with, and over what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,7 +121,7 @@ impl FromStr for VerifierKey {
         let mut parts = text.splitn(3, '+');
         let mut part = || parts.next().ok_or(malformed);
         let (name, id, encoded) = (part()?, part()?, part()?);
-        let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| malformed)?;
+        let bytes = decode_base64(encoded).ok_or(malformed)?;
         let (kind, public) = bytes.split_first().ok_or(malformed)?;
         let kind = KeyKind::of(*kind).ok_or(malformed)?;
         let key = Self { name: name.to_owned(), kind, public: public.to_vec() };

@@ -67,7 +67,7 @@ impl fmt::Display for Note {
 impl NoteSignature {
     fn parse(line: &str) -> Option<Self> {
         let (name, encoded) = line.strip_prefix("— ")?.split_once(' ')?;
-        let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
+        let bytes = decode_base64(encoded)?;
         let (id, signature) = bytes.split_first_chunk::<4>()?;
         let is_signed = is_name(name) && !signature.is_empty();
         is_signed.then(|| Self { name: name.to_owned(), id: *id, signature: signature.to_vec() })
@@ -79,6 +79,12 @@ impl fmt::Display for NoteSignature {
         let bytes = [&self.id[..], &self.signature].concat();
         write!(f, "— {} {}", self.name, BASE64.encode(&bytes))
     }
+}
+
+/// Reads base64 in its one form. The library also takes pieces with padding inside, one after the other.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64.decode(text.as_bytes()).ok()?;
+    (BASE64.encode(&bytes) == text).then_some(bytes)
 }
 
 /// Returns whether a key may have this name: not empty, no space and no plus.

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use data_encoding::BASE64;
 
 use crate::{
-    Digest, LogError, LogKeys, Opened, Policy, checkpoint::decimal, leaf_hash, note::NOTE_LEN_MAX,
+    Digest, LogError, LogKeys, Opened, Policy,
+    checkpoint::decimal,
+    leaf_hash,
+    note::{NOTE_LEN_MAX, decode_base64},
     verify_inclusion,
 };
 
@@ -70,7 +73,7 @@ impl FromStr for LoggedProof {
         let (head, checkpoint) = text.split_once("\n\n").ok_or(malformed)?;
         let mut lines = head.split('\n');
         let mut line = lines.next().filter(|line| *line == FIRST_LINE).and(lines.next());
-        let decode = |text: &str| BASE64.decode(text.as_bytes()).map_err(|_| malformed);
+        let decode = |text: &str| decode_base64(text).ok_or(malformed);
         let extra = line.and_then(|line| line.strip_prefix("extra ")).map(decode).transpose()?;
         if extra.is_some() {
             line = lines.next();

@@ -482,9 +482,9 @@ impl From<ClientError> for Failure {
             ClientError::NoLog => make(
                 "NO_LOG",
                 exit::INCOMPLETE,
-                "The server is one of an earlier version, which keeps no log of changes.",
+                "The server is one of an earlier version, has just begun, or can't stand by its log.",
                 NOTHING_DONE,
-                "Ask the operator to update it.",
+                "Run the same command again in a minute; if it stays, ask the operator.",
             ),
             ClientError::NotJoined => make(
                 "NOT_JOINED",

@@ -1,22 +1,22 @@
 //! `log …`.
 
 use serde_json::{Value, json};
-use sr_client::{LogReader, LogStatus};
+use sr_client::{Client, ClientError, LogReader, LogStatus};
 use sr_crypto::text::to_hex;
 
 use crate::{
     args::Args,
     failure::{Failure, exit},
     output::{Done, Output, plural, time},
-    status::{client, clock},
+    status::{clock, dir},
     terminal::with_progress,
 };
 
 pub(crate) fn status(args: &Args, from: Option<&str>) -> Result<Done, Failure> {
     let status = reader(args, from)?.status()?;
     let text = format!(
-        "Server   {}{}\nLog      {}\nEntries  {}\nRoot     {}\n\nThis is what the server has signed. Read \
-         and checked is it by: strongroom log verify",
+        "Server   {}{}\nLog      {}\nEntries  {}\nRoot     {}\n\nThis is what the server has signed. \
+         `strongroom log verify` reads every entry and checks it.",
         status.server_name,
         compare(from),
         status.origin,
@@ -30,17 +30,18 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
     let reader = reader(args, from)?;
     let server = from.unwrap_or("the server");
     let log = with_progress(output, server, |progress| reader.verify(progress))?;
-    let mut text = format!(
-        "ok  server {}{}\nok  {} of {}, each follows from those before it, and they are what the server has \
-         signed",
-        log.status.server_name,
-        compare(from),
-        entries(log.status.size),
-        plural(log.accounts, "account"),
-    );
+    let what = match log.status.size {
+        0 => "the log has no entry yet, and the server has signed that".to_owned(),
+        1 => "the log has 1 entry, and it is what the server has signed".to_owned(),
+        size => format!(
+            "{size} entries of {}: each follows from those before it, and they are what the server has signed",
+            plural(log.accounts, "account")
+        ),
+    };
+    let mut text = format!("ok  server {}{}\nok  {what}", log.status.server_name, compare(from));
     if log.status.size > 0 {
         text.push_str(&format!(
-            "\n..  the last one was added on {}, says the server",
+            "\n..  the last was added on {}, says the server",
             time(log.last_s)
         ));
     }
@@ -60,17 +61,19 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
 fn reader(args: &Args, from: Option<&str>) -> Result<LogReader, Failure> {
     match from {
         Some(address) => Ok(LogReader::new(address, clock())?),
-        None => Ok(client(args)?.log()),
+        None => match Client::open(&dir(args)?, clock()) {
+            Err(ClientError::NotJoined) => Err(Failure::usage(
+                "this device has not joined a server",
+                "Name one: `--from HOST:PORT`.",
+            )),
+            client => Ok(client?.log()),
+        },
     }
 }
 
 /// Without a profile nothing says which server is meant.
 fn compare(from: Option<&str>) -> &'static str {
     if from.is_some() { " (compare this name with one that you know to be right)" } else { "" }
-}
-
-fn entries(number: u64) -> String {
-    if number == 1 { "1 entry".into() } else { format!("{number} entries") }
 }
 
 fn json_of(status: &LogStatus) -> Value {

@@ -346,3 +346,17 @@ proptest! {
         let _ = (text.parse::<VerifierKey>(), text.parse::<Policy>(), text.parse::<LoggedProof>());
     }
 }
+
+/// Found by the fuzzer: a library that reads base64 in pieces takes padding inside. Two texts of one
+/// signature would be two notes.
+#[test]
+fn base64_has_one_form() {
+    let note = signed(&checkpoint(1), &log().each_ref(), 7).to_string();
+    assert!(Note::parse(note.as_bytes()).is_ok());
+    // "AAAA" and "AA==AA==" are three and two bytes, and both are decoded.
+    let (text, last) = note.trim_end().rsplit_once(' ').expect("has a line");
+    let padded = format!("{text} AA=={last}\n");
+    assert_eq!(Note::parse(padded.as_bytes()), Err(LogError::Malformed("note")));
+    let root = "example.com/log\n1\nAA==AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+    assert!(root.parse::<Checkpoint>().is_err());
+}
