@@ -1,4 +1,5 @@
-//! What accounts cost: making one, linking, restoring from the kit, and verifying a long chain. Run by
+//! What accounts cost: making one, linking, restoring from the kit, verifying a long chain, and folding a
+//! long log. Run by
 //! `cargo xtask bench trust`; a server over TLS on this machine, SQLite and files, everything synced.
 #![expect(
     clippy::expect_used,
@@ -13,10 +14,15 @@ use std::{
 };
 
 use sr_client::{Client, Clock, DeviceKind, Linking};
+use sr_crypto::hash;
 use sr_keys::{Actor, DeviceKeys, KeyBlock, begin};
 use sr_server::{DataDir, Server, TlsListener, add_invite};
 use sr_store::Caps;
-use sr_trust::{Account, Block, Verified, pop};
+use sr_trust::{Account, Block, Fold, Mirror, Verified, pop};
+use sr_wire::{
+    AccountId, labels,
+    log::{Entry, Key, Newest},
+};
 
 const RUNS: usize = 5;
 const BLOCKS: usize = 1000;
@@ -54,6 +60,35 @@ fn main() {
         began.elapsed().as_millis(),
         blocks.iter().map(Vec::len).sum::<usize>()
     );
+    fold();
+}
+
+/// Reads a log of a million entries, of 50,000 accounts that change again and again.
+fn fold() {
+    const ENTRIES: usize = 1_000_000;
+    const ACCOUNTS: usize = 50_000;
+    let mut newest: Vec<Option<Newest>> = vec![None; ACCOUNTS];
+    let mut entries = Vec::new();
+    for number in 0..ENTRIES {
+        let place = number % ACCOUNTS;
+        let key = Key::account(AccountId(hash(labels::ACCOUNT, &[&place.to_be_bytes()])));
+        let value = hash(labels::BLOCK, &[&number.to_be_bytes()]);
+        let entry = Entry::following(newest[place].as_ref(), key, value, number as u64);
+        newest[place] = Some(Newest { seq: entry.seq, value });
+        entries.push(entry.to_bytes());
+    }
+    let began = Instant::now();
+    let mut folded = Fold::default();
+    for entry in &entries {
+        folded.take(entry).expect("follows");
+    }
+    println!("folding {ENTRIES} entries: {} ms", began.elapsed().as_millis());
+    let began = Instant::now();
+    let mut mirror = Mirror::default();
+    for entry in &entries {
+        mirror.take(entry).expect("follows");
+    }
+    println!("with the tree: {} ms", began.elapsed().as_millis());
 }
 
 /// Joins, links a second device, and restores from a kit; what a person takes to type is not counted.

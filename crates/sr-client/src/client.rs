@@ -163,12 +163,20 @@ impl Client {
                 remote.card()?;
                 Profile::create(dir, begin(invite, name, device_name, &clock)?)?
             }
-            Ok(profile) if profile.invite()?.card_hash == invite.card_hash => {
+            Ok(profile) => {
+                let pinned = profile.invite()?.card_hash;
+                // An invite may name a newer card of the same server.
+                let newest = match remote.pinned(pinned).card() {
+                    Err(ClientError::Misbehaviour(Misbehaviour::CardMismatch)) => None,
+                    card => Some(sr_wire::card_hash(&card?)),
+                };
+                if pinned != invite.card_hash && newest != Some(invite.card_hash) {
+                    return Err(ClientError::AlreadyJoined);
+                }
                 remote.card()?;
                 profile.set_invite(invite)?;
                 profile
             }
-            Ok(_) => return Err(ClientError::AlreadyJoined),
             Err(error) => return Err(error),
         };
         let mut client = Self::new(profile, remote, clock);

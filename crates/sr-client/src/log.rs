@@ -5,10 +5,16 @@ use std::sync::Arc;
 use sr_crypto::Hash;
 use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Policy, TILE_WIDTH, Tile, entries_of};
 use sr_trust::{Mirror, Taken};
-use sr_wire::{Card, Misbehaviour, api::ErrorCode, card_hash, log::ACCOUNT};
+use sr_wire::{
+    Card, Misbehaviour,
+    api::ErrorCode,
+    card_hash, limits,
+    log::{ACCOUNT, Key, block_commit},
+};
 
 use crate::{
     Client, ClientError, Clock, MakeDialer, Phase, Progress,
+    account::Keys,
     client::tls_dialer,
     remote::{Remote, runtime},
 };
@@ -43,12 +49,16 @@ pub struct VerifiedLog {
     pub last_s: u64,
     /// The first entry that this version does not know; what comes from there on was not judged.
     pub unknown_from: Option<u64>,
+    /// How many changes of this profile's account it does not have. The newest takes a second or two.
+    pub missing: u64,
 }
 
 /// A log that is read from a server.
 pub struct LogReader {
     remote: Remote,
     clock: Clock,
+    /// Whose account is compared.
+    own: Option<Arc<Keys>>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -71,7 +81,7 @@ impl LogReader {
     /// **Errors** as [`LogReader::new`].
     pub fn new_by(address: &str, clock: Clock, dialer: &MakeDialer) -> Result<Self, ClientError> {
         let remote = Remote::new(runtime()?, dialer(address)?, None, Arc::clone(&clock));
-        Ok(Self { remote, clock })
+        Ok(Self { remote, clock, own: None })
     }
 
     /// Returns what the server says of its log.
@@ -92,30 +102,53 @@ impl LogReader {
     /// Reads all entries, in order, and verifies that each follows from those before it, and that they
     /// are those that the server has signed.
     ///
+    /// What this profile's own account did must be in it as its devices signed it.
+    ///
     /// **Errors** as [`LogReader::status`]; [`Misbehaviour::LogRuleBroken`],
-    /// [`Misbehaviour::LogForked`].
+    /// [`Misbehaviour::LogForked`], [`Misbehaviour::LogNotOwn`].
     pub fn verify(&self, progress: &Progress) -> Result<VerifiedLog, ClientError> {
         let status = self.status()?;
         let (mut mirror, mut unknown_from) = (Mirror::default(), None);
         progress.start(Phase::Checking, status.size);
-        while mirror.size() < status.size && unknown_from.is_none() {
+        while mirror.size() < status.size {
             for entry in self.bundle(mirror.size(), status.size)? {
                 progress.did(1, entry.len() as u64);
-                if mirror.take(&entry)? == Taken::UpdateNeeded {
+                if unknown_from.is_none() && mirror.take(&entry)? == Taken::UpdateNeeded {
                     unknown_from = Some(mirror.size());
-                    break;
+                }
+                if unknown_from.is_some() {
+                    mirror.pass(&entry);
+                } else {
+                    self.check_own(&mirror)?;
                 }
             }
         }
-        if unknown_from.is_none() {
-            mirror.check(status.size, &status.root)?;
-        }
+        mirror.check(status.size, &status.root)?;
+        let missing = self.own.as_ref().map_or(0, |keys| {
+            let newest = mirror.fold().newest(&Key::account(keys.account.id()));
+            (keys.account.seq() + 1).saturating_sub(newest.map_or(0, |newest| newest.seq + 1))
+        });
         let accounts = mirror.fold().keys().filter(|key| key.kind == ACCOUNT).count() as u64;
-        Ok(VerifiedLog { status, accounts, last_s: mirror.fold().time_s(), unknown_from })
+        let last_s = mirror.fold().time_s();
+        Ok(VerifiedLog { status, accounts, last_s, unknown_from, missing })
+    }
+
+    /// Compares the newest entry of this profile's account with its chain, as far as this device has it.
+    fn check_own(&self, mirror: &Mirror) -> Result<(), Misbehaviour> {
+        let Some(keys) = &self.own else { return Ok(()) };
+        let id = keys.account.id();
+        let Some(newest) = mirror.fold().newest(&Key::account(id)) else { return Ok(()) };
+        let own = keys.account.block_hash(newest.seq).map(|hash| block_commit(id, &hash));
+        // SR-035
+        Misbehaviour::LogNotOwn.refuse_if(own.is_some_and(|own| own != newest.value))
     }
 
     fn checkpoint(&self, card: &Card) -> Result<Checkpoint, ClientError> {
-        let keys = log_keys(card).ok_or(ClientError::NoLog)?;
+        if card.log_keys.as_slice().is_empty() {
+            return Err(ClientError::NoLog);
+        }
+        // SR-034
+        let keys = log_keys(card).ok_or(Misbehaviour::LogUnsigned)?;
         let note = match self.remote.log_file("checkpoint", NOTE_LEN_MAX) {
             Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
             note => note?,
@@ -123,7 +156,10 @@ impl LogReader {
         let policy: Policy = NO_WITNESSES.parse().map_err(|_| ClientError::NoLog)?;
         let opened = keys.open(&note, &policy, (self.clock)());
         // SR-034
-        Ok(opened.map_err(|_| Misbehaviour::LogUnsigned)?.checkpoint)
+        let checkpoint = opened.map_err(|_| Misbehaviour::LogUnsigned)?.checkpoint;
+        // SR-016: who reads it without end, or keeps all of it, is stopped.
+        Misbehaviour::ResponseMalformed.refuse_if(checkpoint.size() > limits::LOG_ENTRIES_MAX)?;
+        Ok(checkpoint)
     }
 
     /// Returns the entries from place `from` on that are in one bundle.
@@ -144,7 +180,7 @@ impl LogReader {
 /// Nobody but the log has to sign.
 const NO_WITNESSES: &str = "quorum none\n";
 
-/// Returns the keys of a server's log, if it has one.
+/// Returns the keys of a server's log, if they are such.
 fn log_keys(card: &Card) -> Option<LogKeys> {
     let text = std::str::from_utf8(card.log_keys.as_slice()).ok()?;
     let mut lines = text.lines();
@@ -157,6 +193,7 @@ impl Client {
     /// Returns a reader of the log of this profile's server, over a connection of its own.
     #[must_use]
     pub fn log(&self) -> LogReader {
-        LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock) }
+        let own = Some(Arc::clone(&self.profile.keys));
+        LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock), own }
     }
 }

@@ -17,6 +17,7 @@ use crate::{ClientError, profile::Profile, progress::Progress, remote::Remote};
 /// A pack that is sent faster than this is as fast sent again.
 pub(crate) const SLOW: Duration = Duration::from_millis(500);
 const DIRECTORY: &str = "outgoing";
+const PART: &str = "part-";
 
 /// The files, by the ids of their packs.
 pub(crate) struct Outgoing(PathBuf);
@@ -32,7 +33,8 @@ impl Outgoing {
         if pack.len() <= limits::SLOT_LEN {
             return;
         }
-        let part = self.0.join("part");
+        // Two uploaders may keep theirs at once.
+        let part = self.0.join(format!("{PART}{id}"));
         let write = || {
             fs::create_dir_all(&self.0)?;
             fs::write(&part, pack)?;
@@ -56,7 +58,12 @@ impl Outgoing {
     fn ids(&self) -> io::Result<Vec<PackId>> {
         let mut ids = Vec::new();
         for file in fs::read_dir(&self.0)? {
-            ids.extend(file?.file_name().to_str().and_then(|name| name.parse::<PackId>().ok()));
+            let file = file?;
+            match file.file_name().to_str().and_then(|name| name.parse::<PackId>().ok()) {
+                Some(id) => ids.push(id),
+                // Half a file, of a run that was killed.
+                None => fs::remove_file(file.path())?,
+            }
         }
         Ok(ids)
     }

@@ -72,8 +72,10 @@ pub(crate) struct Log(RwLock<Published>);
 #[derive(Default)]
 struct Published {
     tree: Tree,
-    /// The checkpoint over all of it; empty before the first.
+    /// The newest checkpoint; empty before the first.
     note: Vec<u8>,
+    /// How many entries it covers.
+    size: u64,
 }
 
 /// Begins the log of a server that has accounts and no log: their chains, each in order.
@@ -144,17 +146,17 @@ impl Log {
             let (signed, root) = size_and_root(&note).map_err(damaged)?;
             // What was signed stays true, or this server would prove itself a liar.
             if published.tree.root(signed) != Some(root) {
-                published.note.clear();
+                (published.note, published.size) = (Vec::new(), 0);
                 return Err(damaged(LogError::ProofWrong));
             }
+            (published.note, published.size) = (note, signed);
             if signed == size {
-                published.note = note;
                 return Ok(());
             }
         }
         let note = server.checkpoint(size, published.tree.root(size)).map_err(damaged)?;
         meta.set_checkpoint(&note)?;
-        published.note = note;
+        (published.note, published.size) = (note, size);
         Ok(())
     }
 
@@ -169,10 +171,13 @@ impl Log {
         let (tile, is_entries) = Tile::parse_path(path).ok_or(ErrorCode::Malformed)?;
         let (width, start) = (usize::from(tile.width), tile.index.saturating_mul(256));
         let hashes = published.tree.hashes(usize::from(tile.level), start, width);
-        let hashes = hashes.ok_or(ErrorCode::NotFound)?;
+        let level_size = published.size.checked_shr(8 * u32::from(tile.level)).unwrap_or(0);
+        let is_signed = start.saturating_add(width as u64) <= level_size;
+        let hashes = hashes.filter(|_| is_signed).ok_or(ErrorCode::NotFound)?;
         if !is_entries {
             return Ok(hashes.concat());
         }
+        drop(published);
         let entries = server.stores.meta.log_entries(start, width)?;
         let entries: Vec<Vec<u8>> = entries.iter().map(Entry::to_bytes).collect();
         bundle(&entries).map_err(|error| Refusal::Store(damaged(error)))

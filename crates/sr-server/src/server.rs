@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -63,6 +63,7 @@ pub struct Server {
     pub(crate) stores: Stores,
     pub(crate) identity: Identity,
     pub(crate) log: Log,
+    log_failure: Mutex<Option<String>>,
     pub(crate) caps: Caps,
     /// Packs that are being received: one connection at a time writes an id.
     pub(crate) receiving: Mutex<HashSet<PackId>>,
@@ -84,7 +85,17 @@ impl Server {
         report: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let (receiving, links, log) = (Mutex::default(), Links::default(), Log::default());
-        Self { stores, identity, log, caps, receiving, links, clock, report }
+        Self {
+            stores,
+            identity,
+            log,
+            log_failure: Mutex::default(),
+            caps,
+            receiving,
+            links,
+            clock,
+            report,
+        }
     }
 
     /// Returns the server's card.
@@ -157,9 +168,16 @@ impl Server {
     /// Publishes the entries that came to the log since the last time. A server that serves does so by
     /// itself, once a second; a failure is reported, and the next time tries again.
     pub fn publish(&self) {
-        if let Err(error) = self.log.publish(self) {
+        let failed = self.log.publish(self).err();
+        let mut last = self.log_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = failed.as_ref().map(ToString::to_string);
+        // Once, not each second.
+        if let Some(error) = failed
+            && *last != text
+        {
             self.report(&error);
         }
+        *last = text;
     }
 
     async fn serve_channel(self: Arc<Self>, channel: Channel, spki_hash: Hash) {

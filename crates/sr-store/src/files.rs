@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sr_crypto::text;
-use sr_wire::PackId;
+use sr_wire::{PackId, limits};
 
 use crate::{BlobStore, BlobWriter, PARTS_MAX, StoreError};
 
@@ -105,7 +105,10 @@ impl BlobStore for Files {
             file.seek(SeekFrom::Start(kept))?;
             Ok((file, is_there))
         };
-        let (file, is_there) = begin().map_err(|e| StoreError::io("starting a pack", e))?;
+        let (file, is_there) = begin().map_err(|e| {
+            self.parts.rest(pack);
+            StoreError::io("starting a pack", e)
+        })?;
         let (parts, packs) = (Arc::clone(&self.parts), self.packs.clone());
         let writer = Box::new(FileWriter { file, pack, parts, packs, leaves: Leaves::Part });
         if !is_there {
@@ -128,17 +131,20 @@ impl BlobStore for Files {
             let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
             Ok(age.as_secs() > DAY_S)
         };
-        let mut resting = self.parts.resting();
-        let mut kept = VecDeque::new();
-        for pack in resting.drain(..) {
-            let path = self.parts.path(pack);
-            match is_old(&path).map_err(|e: io::Error| StoreError::io(doing, e)) {
-                Ok(true) => fs::remove_file(&path).map_err(|e| StoreError::io(doing, e))?,
-                _ => kept.push_back(pack),
+        let mut failed = Ok(());
+        self.parts.resting().retain(|pack| {
+            let path = self.parts.path(*pack);
+            match is_old(&path)
+                .and_then(|old: bool| if old { fs::remove_file(&path) } else { Ok(()) })
+            {
+                Ok(()) => path.exists(),
+                Err(e) => {
+                    failed = Err(StoreError::io(doing, e));
+                    true
+                }
             }
-        }
-        *resting = kept;
-        Ok(())
+        });
+        failed
     }
 
     fn read(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -219,10 +225,12 @@ impl BlobWriter for FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
+        let len = self.file.metadata().map_or(0, |file| file.len());
         match self.leaves {
-            Leaves::Part => self.parts.rest(self.pack),
-            // After `finish` there is nothing under this name.
-            Leaves::Nothing => {
+            Leaves::Part if len >= limits::SLOT_LEN as u64 => self.parts.rest(self.pack),
+            // After `finish` there is nothing under this name; less than a slot is of no use to anybody,
+            // and would take the place of what is.
+            _ => {
                 let _ = fs::remove_file(self.parts.path(self.pack));
             }
         }

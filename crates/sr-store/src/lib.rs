@@ -232,8 +232,8 @@ pub trait BlobStore: Send + Sync {
     fn list(&self) -> Result<Vec<PackId>, StoreError>;
 }
 
-/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves what was written, so
-/// that the upload can go on; after an error, nothing.
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves what was written, if that
+/// is a slot or more, so that the upload can go on; after an error, nothing.
 pub trait BlobWriter: Send {
     /// Appends bytes.
     ///

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, log::Entry};
+use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits, log::Entry};
 
 use crate::{
     BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
@@ -380,7 +380,7 @@ impl BlobWriter for MemoryWriter {
 
 impl Drop for MemoryWriter {
     fn drop(&mut self) {
-        if let Some(bytes) = self.bytes.take() {
+        if let Some(bytes) = self.bytes.take().filter(|bytes| bytes.len() >= limits::SLOT_LEN) {
             lock(&self.blobs).parts.insert(self.pack, bytes);
         }
     }

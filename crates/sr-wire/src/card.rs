@@ -160,6 +160,7 @@ fn descends(cards: &[SignedCard], pinned: Option<&Hash>) -> bool {
     let Some(first) = cards.first() else { return false };
     let (card, signature) = (&first.card, first.signature.as_slice());
     let begins = (card.seq, card.previous) == (0, [0; 32])
+        && card.origin.as_slice() == origin(card.identity.as_slice()).as_bytes()
         && card.verify(labels::CARD, &encode(card), signature).is_ok();
     let is_chain = cards.windows(2).all(|pair| pair[0].card.leads_to(&pair[1]));
     let is_there = |pin: &Hash| cards.iter().any(|signed| card_hash(&signed.card) == *pin);
@@ -250,6 +251,8 @@ mod tests {
         let elsewhere = Card { origin: b"elsewhere".to_vec().into(), ..second.clone() };
         refused(vec![sign(&first, &key), sign(&elsewhere, &key)], &first);
         assert_eq!(take(vec![], &first), Err(Misbehaviour::ResponseMalformed));
+        let foreign = Card { origin: Card::first(other.public_key()).origin, ..first.clone() };
+        refused(vec![sign(&foreign, &key)], &foreign);
         let many = std::iter::repeat_with(|| sign(&first, &key)).take(17).collect();
         assert_eq!(take(many, &first), Err(Misbehaviour::ResponseMalformed));
     }

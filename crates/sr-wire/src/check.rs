@@ -113,6 +113,9 @@ pub enum Misbehaviour {
     /// SR-034: a checkpoint that the log's keys, as the server's card names them, have not signed.
     #[error("SR-034: what the server says of its log is not signed by the log's keys")]
     LogUnsigned = 34,
+    /// SR-035: the log has something else of this account than its chain has.
+    #[error("SR-035: the log has a change of this account that is not in its history")]
+    LogNotOwn = 35,
 }
 
 impl Misbehaviour {

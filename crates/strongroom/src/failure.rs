@@ -584,6 +584,7 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::LogRuleBroken => "LOG_RULE_BROKEN",
         Misbehaviour::LogForked => "LOG_FORKED",
         Misbehaviour::LogUnsigned => "LOG_UNSIGNED",
+        Misbehaviour::LogNotOwn => "LOG_NOT_OWN",
         _ => "MISBEHAVIOUR",
     }
 }

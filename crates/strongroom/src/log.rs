@@ -15,10 +15,10 @@ use crate::{
 pub(crate) fn status(args: &Args, from: Option<&str>) -> Result<Done, Failure> {
     let status = reader(args, from)?.status()?;
     let text = format!(
-        "Server   {}{}\nLog      {}\nEntries  {}\nRoot     {}\n\nThis is what the server has signed. \
+        "Server   {}\nCard     {}\nLog      {}\nEntries  {}\nRoot     {}\n\nThis is what the server has signed. \
          `strongroom log verify` reads every entry and checks it.",
         status.server_name,
-        compare(from),
+        to_hex(&status.card),
         status.origin,
         status.size,
         to_hex(&status.root)
@@ -38,7 +38,7 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
             plural(log.accounts, "account")
         ),
     };
-    let mut text = format!("ok  server {}{}\nok  {what}", log.status.server_name, compare(from));
+    let mut text = format!("{}\nok  {what}", server_line(&log.status, from));
     if log.status.size > 0 {
         text.push_str(&format!(
             "\n..  the last was added on {}, says the server",
@@ -49,13 +49,25 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
     data["accounts"] = log.accounts.into();
     data["last_time"] = log.last_s.into();
     data["unknown_from"] = log.unknown_from.into();
-    let Some(place) = log.unknown_from else { return Ok(Done::new(text, data)) };
-    let text = format!("..  server {}{}", log.status.server_name, compare(from));
-    let warning = format!(
-        "entry {place} is of a kind that this version does not know: what comes from there on was not checked. \
-         Update this program"
-    );
-    Ok(Done::new(text, data).with_warnings(vec![warning], exit::INCOMPLETE))
+    data["missing"] = log.missing.into();
+    let mut warnings = Vec::new();
+    if let Some(place) = log.unknown_from {
+        text = server_line(&log.status, from);
+        warnings.push(format!(
+            "entry {place} is of a kind that this version does not know: from there on it was not checked what \
+             follows from what. Update this program"
+        ));
+    }
+    if log.missing > 0 {
+        warnings.push(format!(
+            "{} of your account {} not in it. The newest takes a second or two: run this again. If it stays, \
+             the server hides from others what your devices have signed: ask the operator why",
+            plural(log.missing, "change"),
+            if log.missing == 1 { "is" } else { "are" }
+        ));
+    }
+    let exit = if warnings.is_empty() { 0 } else { exit::INCOMPLETE };
+    Ok(Done::new(text, data).with_warnings(warnings, exit))
 }
 
 fn reader(args: &Args, from: Option<&str>) -> Result<LogReader, Failure> {
@@ -71,9 +83,17 @@ fn reader(args: &Args, from: Option<&str>) -> Result<LogReader, Failure> {
     }
 }
 
-/// Without a profile nothing says which server is meant.
-fn compare(from: Option<&str>) -> &'static str {
-    if from.is_some() { " (compare this name with one that you know to be right)" } else { "" }
+/// Without a profile nothing says which server is meant; its short name could be another's.
+fn server_line(status: &LogStatus, from: Option<&str>) -> String {
+    let card = to_hex(&status.card);
+    match from {
+        None => format!("ok  server {}", status.server_name),
+        Some(_) => format!(
+            "..  server {}, card {card}: compare it with what `strongroom log status` says on a device that \
+             has joined it",
+            status.server_name
+        ),
+    }
 }
 
 fn json_of(status: &LogStatus) -> Value {

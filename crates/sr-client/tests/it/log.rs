@@ -9,11 +9,11 @@ use std::{
 
 use rusqlite::Connection;
 use sr_client::{Client, ClientError, LogReader, Progress, ReadData, VerifiedLog};
-use sr_server::{DataDir, Server};
+use sr_server::{DataDir, Server, add_invite};
 use sr_store::Caps;
 use sr_trust::{Block, Mirror, block_hash};
 use sr_wire::{
-    Misbehaviour,
+    Invite, Misbehaviour,
     log::{Entry, Key, Newest, block_commit},
 };
 
@@ -110,6 +110,56 @@ fn sr_033_entries_that_were_not_signed_are_refused() {
     });
 }
 
+/// The operator shows a rewritten log, and an entry of a kind that nobody knows in front of the rest.
+#[test]
+fn sr_033_an_unknown_entry_hides_no_other_log() {
+    let (world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    change_entry(&world.data(), |entry| entry.kind = 64);
+    let refused = log_of(&address, 1).expect_err("it is not what was signed");
+    assert!(matches!(refused, ClientError::Misbehaviour(Misbehaviour::LogForked)), "{refused}");
+}
+
+/// One that the log did sign is of a later version: what follows is hashed, and not judged.
+#[test]
+fn an_entry_of_a_later_version_is_no_alarm() {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    world.tamper(|data| {
+        change_entry(data, |entry| entry.kind = 64);
+        database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
+    });
+    let log = log_of(&address, 1).expect("verifies");
+    assert_eq!((log.unknown_from, log.accounts), (Some(0), 0));
+}
+
+#[test]
+fn sr_035_what_the_log_has_of_this_account_must_be_its_own() {
+    attack(&[Misbehaviour::LogNotOwn], || {
+        let (mut world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        world.tamper(|data| {
+            change_entry(data, |entry| entry.value = [7; 32]);
+            database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
+        });
+        log_of(&address, 1).expect("a stranger can't tell");
+        world.client().log().verify(&Progress::default())
+    });
+}
+
+#[test]
+fn a_change_of_this_account_that_is_not_in_the_log_is_counted() {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    world.tamper(|data| {
+        change_entry(data, |entry| entry.index = [7; 32]);
+        database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
+    });
+    log_of(&address, 1).expect("a stranger can't tell");
+    let log = world.client().log().verify(&Progress::default()).expect("verifies");
+    assert_eq!(log.missing, 1);
+}
+
 #[test]
 fn sr_034_a_checkpoint_that_the_log_did_not_sign_is_refused() {
     let (mut world, address) = world_with_account();
@@ -194,7 +244,7 @@ fn what_was_made_before_the_log_goes_on_with_one() {
         Server::new(opened.identity, opened.stores, Caps::default(), clock(), Box::new(|_| {}));
     let _runtime = network.serve(server);
     // The profile pins the card without a log, and follows to the one with it.
-    let mut client = Client::open_by(&profile, clock(), &dialer(&network)).expect("opens");
+    let client = Client::open_by(&profile, clock(), &dialer(&network)).expect("opens");
     wait_for(&client.log(), blocks.len() as u64);
     let log = client.log().verify(&Progress::default()).expect("verifies");
     assert_eq!((log.status.size, log.accounts), (blocks.len() as u64, 1));
@@ -206,6 +256,17 @@ fn what_was_made_before_the_log_goes_on_with_one() {
     let value = block_commit(account, &block_hash(&newest.body));
     let newest = Newest { seq: newest.body.seq, value };
     assert_eq!(mirror.fold().newest(&Key::account(account)), Some(&newest));
+    // An invite of today names the newer card, and is one of the same server.
+    let invite = add_invite(&data, &["simulated:1".into()], &mut rng()).expect("invites").remove(0);
+    drop(client);
+    let join = |invite: &Invite| {
+        Client::join_by(&profile, invite, None, "laptop", clock(), &dialer(&network))
+    };
+    // Another's is not.
+    let other = Invite { card_hash: [7; 32], ..invite.clone() };
+    let refused = join(&other).map(drop);
+    assert!(matches!(refused, Err(ClientError::AlreadyJoined)), "{refused:?}");
+    let mut client = join(&invite).expect("is the same server");
     // What it had stored is there.
     let report = client.verify(ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole() && report.snapshots == 1);

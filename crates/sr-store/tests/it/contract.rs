@@ -6,7 +6,7 @@ use sr_store::{
     BlobStore, Caps, Faults, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, PackRecord, Sqlite,
     StoreError, Swapped,
 };
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys};
+use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, limits::SLOT_LEN};
 
 const KEYS: SpaceKeys =
     SpaceKeys { generation: 1, read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
@@ -145,32 +145,33 @@ fn blobs_are_written_once() {
 #[test]
 fn an_interrupted_blob_goes_on_where_it_was() {
     each_blobs(|blobs| {
-        let mut writer = blobs.begin(pack(1), 0).expect("begins");
-        writer.write(b"hello").expect("writes");
-        assert!(blobs.read_part(pack(2), 0, 9).expect("reads").is_empty());
-        drop(writer);
+        let part = |blobs: &dyn BlobStore, byte: u8, len: usize| {
+            let mut writer = blobs.begin(pack(1), 0).expect("begins");
+            writer.write(&vec![byte; len]).expect("writes");
+        };
+        let left = |id, from, len| blobs.read_part(pack(id), from, len).expect("reads");
+        part(blobs, 1, SLOT_LEN + 9);
         assert!(matches!(blobs.read(pack(1), 0, 9), Err(StoreError::NotFound)), "it is no blob");
-        assert_eq!(blobs.read_part(pack(1), 1, 9).expect("reads"), b"ello");
-        assert_eq!(blobs.read_part(pack(1), 9, 9).expect("reads"), b"");
+        assert_eq!(left(1, SLOT_LEN as u64, 99), [1; 9]);
+        assert!(left(1, SLOT_LEN as u64 + 9, 9).is_empty() && left(2, 0, 9).is_empty());
         blobs.drop_old_parts().expect("deletes");
-        let mut writer = blobs.begin(pack(1), 4).expect("goes on");
-        writer.write(b" yes").expect("writes");
+        let mut writer = blobs.begin(pack(1), SLOT_LEN as u64).expect("goes on");
+        writer.write(b"end").expect("writes");
         writer.finish().expect("stores");
-        assert_eq!(blobs.read(pack(1), 0, 9).expect("reads"), b"hell yes");
-        assert!(blobs.read_part(pack(1), 0, 9).expect("reads").is_empty());
+        assert_eq!(blobs.read(pack(1), SLOT_LEN as u64 - 1, 9).expect("reads"), b"\x01end");
+        assert!(left(1, 0, 9).is_empty());
         assert!(matches!(blobs.begin(pack(1), 1), Err(StoreError::NotFound)), "nothing is left");
+        blobs.delete(pack(1)).expect("deletes");
 
-        // From the start, and given up.
-        let mut writer = blobs.begin(pack(2), 0).expect("begins");
-        writer.write(b"long").expect("writes");
-        drop(writer);
-        let mut writer = blobs.begin(pack(2), 0).expect("begins anew");
-        writer.write(b"new").expect("writes");
-        drop(writer);
-        assert_eq!(blobs.read_part(pack(2), 0, 9).expect("reads"), b"new");
-        blobs.begin(pack(2), 3).expect("goes on").discard();
-        assert!(blobs.read_part(pack(2), 0, 9).expect("reads").is_empty());
-        assert!(matches!(blobs.begin(pack(2), 3), Err(StoreError::NotFound)));
+        // From the start; of less than a slot nothing is left; and given up.
+        part(blobs, 1, SLOT_LEN + 9);
+        part(blobs, 2, SLOT_LEN);
+        assert_eq!(left(1, 0, SLOT_LEN + 9), vec![2; SLOT_LEN]);
+        part(blobs, 3, SLOT_LEN - 1);
+        assert!(left(1, 0, 9).is_empty());
+        part(blobs, 4, SLOT_LEN);
+        blobs.begin(pack(1), SLOT_LEN as u64).expect("goes on").discard();
+        assert!(left(1, 0, 9).is_empty());
     });
 }
 

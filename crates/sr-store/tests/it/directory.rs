@@ -57,11 +57,19 @@ fn only_so_many_half_written_blobs_are_kept() {
     let dir = tempfile::tempdir().expect("dir");
     let files = Files::open(dir.path()).expect("opens");
     for n in 0..70 {
-        drop(files.begin(PackId([n; 32]), 0).expect("begins"));
+        let mut writer = files.begin(PackId([n; 32]), 0).expect("begins");
+        writer.write(&vec![n; 1 << 20]).expect("writes");
     }
+    // What is less than a slot takes no place.
+    drop(files.begin(PackId([99; 32]), 0).expect("begins"));
     assert_eq!(parts(dir.path()), 64);
-    assert!(files.begin(PackId([69; 32]), 0).is_ok() && files.begin(PackId([0; 32]), 1).is_err());
+    assert!(files.begin(PackId([69; 32]), 9).is_ok() && files.begin(PackId([0; 32]), 1).is_err());
     drop(files);
+    for n in 80..85 {
+        let mut writer =
+            Files::open(dir.path()).expect("opens").begin(PackId([n; 32]), 0).expect("begins");
+        writer.write(&vec![n; 1 << 20]).expect("writes");
+    }
     leave_part(dir.path(), PackId([70; 32]));
     leave_part(dir.path(), PackId([71; 32]));
     drop(Files::open(dir.path()).expect("opens"));
