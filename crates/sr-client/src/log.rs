@@ -147,19 +147,11 @@ impl LogReader {
         if card.log_keys.as_slice().is_empty() {
             return Err(ClientError::NoLog);
         }
-        // SR-034
-        let keys = log_keys(card).ok_or(Misbehaviour::LogUnsigned)?;
         let note = match self.remote.log_file("checkpoint", NOTE_LEN_MAX) {
             Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
             note => note?,
         };
-        let policy: Policy = NO_WITNESSES.parse().map_err(|_| ClientError::NoLog)?;
-        let opened = keys.open(&note, &policy, (self.clock)());
-        // SR-034
-        let checkpoint = opened.map_err(|_| Misbehaviour::LogUnsigned)?.checkpoint;
-        // SR-016: who reads it without end, or keeps all of it, is stopped.
-        Misbehaviour::ResponseMalformed.refuse_if(checkpoint.size() > limits::LOG_ENTRIES_MAX)?;
-        Ok(checkpoint)
+        Ok(open(card, &note, (self.clock)())?)
     }
 
     /// Returns the entries from place `from` on that are in one bundle.
@@ -180,6 +172,18 @@ impl LogReader {
 /// Nobody but the log has to sign.
 const NO_WITNESSES: &str = "quorum none\n";
 
+/// Returns the checkpoint in a note, which the log of a card must have signed.
+fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Checkpoint, Misbehaviour> {
+    // SR-034
+    let unsigned = Misbehaviour::LogUnsigned;
+    let keys = log_keys(card).ok_or(unsigned)?;
+    let policy: Policy = NO_WITNESSES.parse().map_err(|_| unsigned)?;
+    let checkpoint = keys.open(note, &policy, now_s).map_err(|_| unsigned)?.checkpoint;
+    // SR-016: who reads it without end, or keeps all of it, is stopped.
+    Misbehaviour::ResponseMalformed.refuse_if(checkpoint.size() > limits::LOG_ENTRIES_MAX)?;
+    Ok(checkpoint)
+}
+
 /// Returns the keys of a server's log, if they are such.
 fn log_keys(card: &Card) -> Option<LogKeys> {
     let text = std::str::from_utf8(card.log_keys.as_slice()).ok()?;
@@ -195,5 +199,67 @@ impl Client {
     pub fn log(&self) -> LogReader {
         let own = Some(Arc::clone(&self.profile.keys));
         LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock), own }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sr_crypto::{Secret32, SigningKey};
+    use sr_tlog::{KeyKind, Note, NoteKey};
+
+    /// A card, and what signs the checkpoints of its log.
+    fn log() -> (Card, [NoteKey; 2]) {
+        let seed = |byte| Secret32::init_with(|seed| seed.fill(byte));
+        let card = Card::first(SigningKey::from_seed(&seed(1)).public_key());
+        let origin = std::str::from_utf8(card.origin.as_slice()).expect("text").to_owned();
+        let keys = [(KeyKind::Ed25519, 2), (KeyKind::CosignMlDsa44, 3)]
+            .map(|(kind, byte)| NoteKey::new(&origin, kind, &seed(byte)).expect("a name"));
+        let lines: String = keys.iter().map(|key| format!("{}\n", key.verifier())).collect();
+        (card.with_log(&lines), keys)
+    }
+
+    fn note(keys: &[&NoteKey], size: u64) -> Vec<u8> {
+        let name = keys[0].verifier();
+        let checkpoint = Checkpoint::new(name.name(), size, [7; 32]).expect("an origin");
+        let signatures = keys.iter().map(|key| key.sign(&checkpoint, 9)).collect();
+        Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes()
+    }
+
+    #[test]
+    fn sr_034_both_keys_of_the_card_must_have_signed() {
+        let (card, [ed25519, ml_dsa]) = log();
+        let both = note(&[&ed25519, &ml_dsa], 5);
+        assert_eq!(open(&card, &both, 9).expect("is signed").size(), 5);
+        let unsigned = |card: &Card, note: &[u8]| {
+            assert_eq!(open(card, note, 9), Err(Misbehaviour::LogUnsigned));
+        };
+        unsigned(&card, &note(&[&ed25519], 5));
+        unsigned(&card, &note(&[&ml_dsa], 5));
+        unsigned(&card, b"no note");
+        // Keys of another log, or none that are such.
+        let lines = |name: &str| {
+            let seed = Secret32::init_with(|seed| seed.fill(2));
+            let key = NoteKey::new(name, KeyKind::Ed25519, &seed).expect("a name").verifier();
+            let other = card.log_keys.as_slice();
+            let second = std::str::from_utf8(other).expect("text").lines().nth(1).expect("a key");
+            format!("{key}\n{second}\n")
+        };
+        let with =
+            |lines: &str| Card { log_keys: lines.as_bytes().to_vec().into(), ..card.clone() };
+        unsigned(&with(&lines("elsewhere")), &both);
+        unsigned(&with("nonsense"), &both);
+        let elsewhere = Card { origin: b"elsewhere".to_vec().into(), ..card.clone() };
+        unsigned(&elsewhere, &both);
+    }
+
+    #[test]
+    fn sr_016_a_log_without_end_is_refused() {
+        let (card, [ed25519, ml_dsa]) = log();
+        let of_size = |size| open(&card, &note(&[&ed25519, &ml_dsa], size), 9).map(|_| ());
+        assert_eq!(of_size(limits::LOG_ENTRIES_MAX), Ok(()));
+        let refused = Err(Misbehaviour::ResponseMalformed);
+        assert_eq!(of_size(limits::LOG_ENTRIES_MAX + 1), refused);
+        assert_eq!(of_size(u64::MAX), refused);
     }
 }

@@ -109,25 +109,8 @@ impl Server {
         let connections = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
         let spki_hash = listener.spki_hash();
         let mut tasks = tokio::task::JoinSet::new();
-        let server = Arc::clone(&self);
-        tasks.spawn(async move {
-            loop {
-                let server = Arc::clone(&server);
-                let emptying = tokio::task::spawn_blocking(move || server.empty_trash());
-                // It reports its failures itself.
-                drop(emptying.await);
-                tokio::time::sleep(TRASH_INTERVAL).await;
-            }
-        });
-        let server = Arc::clone(&self);
-        tasks.spawn(async move {
-            loop {
-                let server = Arc::clone(&server);
-                let publishing = tokio::task::spawn_blocking(move || server.publish());
-                drop(publishing.await);
-                tokio::time::sleep(PUBLISH_INTERVAL).await;
-            }
-        });
+        tasks.spawn(Arc::clone(&self).again_and_again(Self::empty_trash, TRASH_INTERVAL));
+        tasks.spawn(Arc::clone(&self).again_and_again(Self::publish, PUBLISH_INTERVAL));
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let handshake = match listener.accept().await {
@@ -148,6 +131,15 @@ impl Server {
                 }
                 drop(permit);
             });
+        }
+    }
+
+    /// Does work that reports its failures itself, now and after each interval.
+    async fn again_and_again(self: Arc<Self>, work: fn(&Self), interval: Duration) {
+        loop {
+            let server = Arc::clone(&self);
+            drop(tokio::task::spawn_blocking(move || work(&server)).await);
+            tokio::time::sleep(interval).await;
         }
     }
 

@@ -151,7 +151,7 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
     entry(
         FILE,
         "identity.key",
-        "seed of the server's own signing key; it decrypts nothing",
+        "seed of the keys by which the server signs its card, its answers and its log; it decrypts nothing",
         "life of the server",
     ),
     entry(FILE, "lock", "empty", "life of the server"),

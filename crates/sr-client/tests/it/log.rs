@@ -59,6 +59,14 @@ fn change_entry(data: &Path, change: impl Fn(&mut Entry)) {
     database.execute("UPDATE log SET entry = ?1", [entry.to_bytes()]).expect("changes");
 }
 
+/// Plays the operator who changes the only entry, and signs that.
+fn rewrite(world: &mut World, change: impl Fn(&mut Entry)) {
+    world.tamper(|data| {
+        change_entry(data, change);
+        database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
+    });
+}
+
 /// Makes an account, whose genesis is in the log.
 fn world_with_account() -> (World, String) {
     let mut world = World::new();
@@ -89,11 +97,8 @@ fn sr_032_a_log_that_was_rewritten_is_refused() {
     attack(&[Misbehaviour::LogRuleBroken], || {
         let (mut world, address) = world_with_account();
         log_of(&address, 1).expect("verifies");
-        world.tamper(|data| {
-            // The account now begins with its second block.
-            change_entry(data, |entry| entry.seq = 1);
-            database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
-        });
+        // The account now begins with its second block.
+        rewrite(&mut world, |entry| entry.seq = 1);
         log_of(&address, 1)
     });
 }
@@ -125,10 +130,7 @@ fn sr_033_an_unknown_entry_hides_no_other_log() {
 fn an_entry_of_a_later_version_is_no_alarm() {
     let (mut world, address) = world_with_account();
     log_of(&address, 1).expect("verifies");
-    world.tamper(|data| {
-        change_entry(data, |entry| entry.kind = 64);
-        database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
-    });
+    rewrite(&mut world, |entry| entry.kind = 64);
     let log = log_of(&address, 1).expect("verifies");
     assert_eq!((log.unknown_from, log.accounts), (Some(0), 0));
 }
@@ -138,10 +140,7 @@ fn sr_035_what_the_log_has_of_this_account_must_be_its_own() {
     attack(&[Misbehaviour::LogNotOwn], || {
         let (mut world, address) = world_with_account();
         log_of(&address, 1).expect("verifies");
-        world.tamper(|data| {
-            change_entry(data, |entry| entry.value = [7; 32]);
-            database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
-        });
+        rewrite(&mut world, |entry| entry.value = [7; 32]);
         log_of(&address, 1).expect("a stranger can't tell");
         world.client().log().verify(&Progress::default())
     });
@@ -151,10 +150,7 @@ fn sr_035_what_the_log_has_of_this_account_must_be_its_own() {
 fn a_change_of_this_account_that_is_not_in_the_log_is_counted() {
     let (mut world, address) = world_with_account();
     log_of(&address, 1).expect("verifies");
-    world.tamper(|data| {
-        change_entry(data, |entry| entry.index = [7; 32]);
-        database(data).execute("DELETE FROM checkpoints", []).expect("forgets");
-    });
+    rewrite(&mut world, |entry| entry.index = [7; 32]);
     log_of(&address, 1).expect("a stranger can't tell");
     let log = world.client().log().verify(&Progress::default()).expect("verifies");
     assert_eq!(log.missing, 1);
