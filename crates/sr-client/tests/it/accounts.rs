@@ -478,6 +478,30 @@ fn sr_028_a_changed_envelope_is_refused() {
     assert!(!world.other("new").exists());
 }
 
+/// ID-11: somebody who has all of the server's data answers in its place. The address that is typed says
+/// nothing, the envelope says which server is meant.
+#[test]
+fn sr_010_a_kit_restores_from_the_server_that_it_was_made_at_only() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    world.write("a", "precious");
+    world.backup();
+    let kit = world.with_kit();
+    world.tamper(|data| {
+        fs::write(data.join("identity.key"), [7; 32]).expect("writes");
+        // The log begins anew, under the keys of the other one.
+        let database = rusqlite::Connection::open(data.join("strongroom.db")).expect("opens");
+        database.execute("DELETE FROM checkpoints", []).expect("forgets");
+    });
+    let refused = world.restore_kit(&kit, "new", clock());
+    assert_refused(&refused, Misbehaviour::CardMismatch);
+    assert!(!world.other("new").exists());
+    danger_skip(&[Misbehaviour::CardMismatch]);
+    let restored = world.restore_kit(&kit, "new", clock());
+    danger_skip(&[]);
+    assert!(restored.is_ok(), "without the check it takes the place: {restored:?}");
+}
+
 /// The client must have refused with the number of this check.
 fn assert_refused<T: std::fmt::Debug>(result: &Result<T, ClientError>, check: Misbehaviour) {
     assert!(matches!(result, Err(ClientError::Misbehaviour(m)) if *m == check), "{result:?}");
