@@ -126,22 +126,13 @@ impl BlobStore for Files {
     }
 
     fn drop_old_parts(&self) -> Result<(), StoreError> {
-        let doing = "deleting parts of packs";
-        let is_old = |path: &Path| {
-            let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
-            Ok(age.as_secs() > DAY_S)
-        };
         let mut failed = Ok(());
-        self.parts.resting().retain(|pack| {
-            let path = self.parts.path(*pack);
-            match is_old(&path)
-                .and_then(|old: bool| if old { fs::remove_file(&path) } else { Ok(()) })
-            {
-                Ok(()) => path.exists(),
-                Err(e) => {
-                    failed = Err(StoreError::io(doing, e));
-                    true
-                }
+        self.parts.resting().retain(|pack| match delete_if_old(&self.parts.path(*pack)) {
+            Ok(was_old) => !was_old,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => {
+                failed = Err(StoreError::io("deleting parts of packs", e));
+                true
             }
         });
         failed
@@ -248,6 +239,15 @@ fn read(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![0; len.min(left)];
     file.read_exact_at(&mut bytes, offset).map_err(|e| StoreError::io(doing, e))?;
     Ok(bytes)
+}
+
+fn delete_if_old(path: &Path) -> io::Result<bool> {
+    let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
+    let is_old = age.as_secs() > DAY_S;
+    if is_old {
+        fs::remove_file(path)?;
+    }
+    Ok(is_old)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StoreError> {

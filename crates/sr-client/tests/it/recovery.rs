@@ -6,7 +6,7 @@ use std::{
 };
 
 use sr_client::{Client, ClientError, Clock, KeyLock, Kit, Progress, RequestKind, Target};
-use sr_wire::{SpaceKeys, api::ErrorCode, decode};
+use sr_wire::{Misbehaviour, SpaceKeys, api::ErrorCode, decode};
 
 use crate::{
     accounts::{DAY_S, backup},
@@ -344,8 +344,10 @@ fn two_of_three_contacts_bring_everything_back() {
         .iter()
         .map(|name| world.open(name).help(&typed, account).expect("helps"))
         .collect();
-    let restore =
-        |answers: &[String]| Client::restore_contacts(&new, answers, "new", world.clock());
+    let now = world.clock();
+    let restore = |answers: &[String]| {
+        Client::restore_contacts(&new, answers, "new", std::sync::Arc::clone(&now))
+    };
     for wrong in [&answers[..1], &[answers[0].clone(), answers[0].clone()], &[]] {
         let refused = restore(wrong);
         assert!(matches!(refused, Err(ClientError::SharesWrong { .. })), "{refused:?}");
@@ -354,6 +356,13 @@ fn two_of_three_contacts_bring_everything_back() {
     let thief = Client::request_help(&world.other("thief")).expect("asks");
     let for_thief = world.open("cleo").help(&thief, account).expect("helps");
     assert!(matches!(restore(&[for_thief, answers[0].clone()]), Err(ClientError::ContactText)));
+    // SR-010: somebody with all of the server's data is not the server that the shares name.
+    let identity = fs::read(world.data().join("identity.key")).expect("reads");
+    world.tamper(|data| fs::write(data.join("identity.key"), [7; 32]).expect("writes"));
+    let refused = restore(&answers);
+    let mismatch = Misbehaviour::CardMismatch;
+    assert!(matches!(refused, Err(ClientError::Misbehaviour(m)) if m == mismatch), "{refused:?}");
+    world.tamper(|data| fs::write(data.join("identity.key"), identity).expect("writes"));
     let mut client = restore(&answers).expect("restores");
     let target = Target::Folder(world.target());
     client.restore("latest", None, &target, &Progress::default()).expect("reads at once");
