@@ -48,7 +48,7 @@ fn entries(bytes: &[u8]) {
     let mut mirror = Mirror::default();
     for (taken, bytes) in entries.iter().enumerate() {
         assert_eq!(mirror.size(), taken as u64);
-        if mirror.take(bytes) != Ok(Taken::Folded) {
+        if !matches!(mirror.take(bytes), Ok(Taken::Folded(_))) {
             break;
         }
         let entry: Entry = decode("entry", bytes, bytes.len()).expect("was taken");

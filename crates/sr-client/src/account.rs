@@ -178,12 +178,13 @@ pub struct Waiting {
     pub until_s: u64,
 }
 
-/// Brings the account up to date: what was begun is sent again, what is new is verified.
+/// Brings the account up to date: what was begun is sent again, what is new is verified. Returns the
+/// account as the server shows it, with what waits.
 pub(crate) fn sync(
     profile: &mut Profile,
     remote: &Remote,
     clock: &Clock,
-) -> Result<Option<Waiting>, ClientError> {
+) -> Result<Verified<Account>, ClientError> {
     if let Some(act) = profile.pending_act()? {
         match send(profile, remote, &act, clock) {
             // Another device was faster. What was begun is to be begun again, on what is now.
@@ -195,9 +196,9 @@ pub(crate) fn sync(
             done => done?,
         }
     }
-    let waiting = fetch(profile, remote, clock)?;
+    let served = fetch(profile, remote, clock)?;
     if may_read(profile, &profile.keys.account) {
-        Ok(waiting)
+        Ok(served)
     } else {
         Err(ClientError::DeviceRemoved)
     }
@@ -292,12 +293,13 @@ fn take(
     profile.clear_act()
 }
 
-/// Reads the blocks that this client does not have, verifies each, and takes those that count now.
+/// Reads the blocks that this client does not have, verifies each, and takes those that count now. Returns
+/// where all of them lead.
 fn fetch(
     profile: &mut Profile,
     remote: &Remote,
     clock: &Clock,
-) -> Result<Option<Waiting>, ClientError> {
+) -> Result<Verified<Account>, ClientError> {
     let known = profile.keys.account.clone();
     let key_block_now = known.key().key_block;
     let (blocks, key_block) = match remote.blocks(known.id(), known.seq()) {
@@ -310,33 +312,41 @@ fn fetch(
     // SR-021: the newest block that this client accepted is not there.
     let Some((first, new)) = blocks.split_first() else {
         Misbehaviour::ChainRolledBack.refuse_if(true)?;
-        return Ok(None);
+        return Ok(known);
     };
     let first = Block::parse(first).map_err(|_| Misbehaviour::ResponseMalformed)?;
     // SR-022: another block stands in its place.
     Misbehaviour::ChainForked.refuse_if(first.hash() != known.newest())?;
     let mut account = known;
-    let (mut taken, mut waiting) = (Vec::new(), None);
+    let (mut taken, mut waiting, mut waits) = (Vec::new(), None, Vec::new());
     let now_s = (clock)();
     for bytes in new {
         let block = Block::parse(bytes).map_err(|_| Misbehaviour::ResponseMalformed)?;
-        if let Some(gate) = account.gate(&block) {
+        if waiting.is_none()
+            && let Some(gate) = account.gate(&block)
+        {
             // A start that was there at the first view was first seen then, or now at the latest.
             profile.note_block_seen(gate.opened, now_s)?;
             let seen_s = profile.block_seen_s(gate.opened)?.unwrap_or(now_s);
             let until_s = seen_s.saturating_add(gate.delay_s);
             if now_s < until_s {
                 waiting = Some(Waiting { seq: block.body.seq, until_s });
-                break;
             }
+        }
+        if waiting.is_some() {
+            waits.push(block);
+            continue;
         }
         account.extend(&block)?;
         // What waits is known from here on, even if the rest is not taken.
         profile.note_block_seen(block.body.seq, now_s)?;
         taken.push(bytes.clone());
     }
+    profile.waiting = waiting;
+    let mut served = account.clone();
+    waits.iter().try_for_each(|block| served.extend(block))?;
     if taken.is_empty() {
-        return Ok(waiting);
+        return Ok(served);
     }
     let is_newest = waiting.is_none();
     let changed = account.key().key_block != key_block_now;
@@ -344,11 +354,11 @@ fn fetch(
     let opened = match (changed && mine, is_newest) {
         (true, true) => Some(open_key_block(profile, &account, &key_block)?),
         // The key block of a state in the middle is not kept by the server: wait for the rest.
-        (true, false) => return Ok(waiting),
+        (true, false) => return Ok(served),
         (false, _) => None,
     };
     profile.take_blocks(account, &taken, opened.map(|opened| (key_block, opened)))?;
-    Ok(waiting)
+    Ok(served)
 }
 
 fn open_key_block(

@@ -17,12 +17,12 @@ use sr_vault::{
     block::Compression,
     manifest::{Forgotten, Listed, Manifest, Snapshot, TAGS_MAX},
 };
-use sr_wire::{DeviceId, Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode};
+use sr_wire::{DeviceId, Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode, card_hash};
 
 use crate::{
-    BackupReport, ClientError, Clock, Dial, Folder, Progress, ReadData, RestoreReport, Target,
-    TlsDialer, VerifyReport,
-    account::{self, Keys, PendingAct},
+    BackupReport, ClientError, Clock, Dial, Folder, LogState, Progress, ReadData, RestoreReport,
+    Target, TlsDialer, VerifyReport,
+    account::{Keys, PendingAct},
     backup::{self, What},
     delay::{UptimeClock, uptime},
     devices::{TRIES_MAX, unless_overtaken},
@@ -42,10 +42,13 @@ pub type MakeDialer = Arc<dyn Fn(&str) -> Result<Arc<dyn Dial>, ClientError> + S
 /// One profile on this device. It is locked as long as this lives.
 pub struct Client {
     pub(crate) profile: Profile,
-    /// The connection about the vault; the others are about the account, and about its root space.
+    /// The connection about the vault; the others are about the account, about its root space, and about
+    /// nothing that the server could tell: the log.
     pub(crate) remote: Remote,
     pub(crate) account_remote: Remote,
     pub(crate) root_remote: Remote,
+    pub(crate) log_remote: Remote,
+    pub(crate) log_state: LogState,
     pub(crate) clock: Clock,
     pub(crate) link_patience: Duration,
     pub(crate) uptime: UptimeClock,
@@ -123,6 +126,8 @@ pub struct Status {
     pub marked_by_others: u64,
     /// Append-only devices that have written what they may not.
     pub overreaching: Vec<DeviceId>,
+    /// What this device knows of the server's log, when the server was reached.
+    pub log: Option<LogState>,
     /// Unix seconds now.
     pub now_s: u64,
 }
@@ -164,17 +169,21 @@ impl Client {
                 Profile::create(dir, begin(invite, name, device_name, &clock)?)?
             }
             Ok(profile) => {
+                // An invite may name an older or a newer card of the same server.
                 let pinned = profile.invite()?.card_hash;
-                // An invite may name a newer card of the same server.
-                let newest = match remote.pinned(pinned).card() {
-                    Err(ClientError::Misbehaviour(Misbehaviour::CardMismatch)) => None,
-                    card => Some(sr_wire::card_hash(&card?)),
+                let card_by = |remote: &Remote| match remote.card() {
+                    Err(ClientError::Misbehaviour(Misbehaviour::CardMismatch))
+                        if pinned != invite.card_hash =>
+                    {
+                        Err(ClientError::AlreadyJoined)
+                    }
+                    card => card,
                 };
-                if pinned != invite.card_hash && newest != Some(invite.card_hash) {
+                let card = card_by(&remote.pinned(pinned))?;
+                if card_by(&remote)? != card {
                     return Err(ClientError::AlreadyJoined);
                 }
-                remote.card()?;
-                profile.set_invite(invite)?;
+                profile.set_invite(&Invite { card_hash: card_hash(&card), ..invite.clone() })?;
                 profile
             }
             Err(error) => return Err(error),
@@ -204,11 +213,14 @@ impl Client {
 
     pub(crate) fn new(profile: Profile, remote: Remote, clock: Clock) -> Self {
         let (account_remote, root_remote) = (remote.apart(), remote.apart());
+        let log_remote = remote.apart();
         Self {
             profile,
             remote,
             account_remote,
             root_remote,
+            log_remote,
+            log_state: LogState::default(),
             clock,
             link_patience: LINK_TIME,
             uptime: Arc::new(uptime),
@@ -261,7 +273,7 @@ impl Client {
     }
 
     fn refresh_once(&mut self) -> Result<(), ClientError> {
-        self.profile.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        self.sync()?;
         let keys = Arc::clone(&self.profile.keys);
         if keys.is_limited() {
             // Full devices make its space and give it other keys.
@@ -368,7 +380,8 @@ impl Client {
     /// on.
     pub fn set_limits(&mut self, upload: Option<u64>, download: Option<u64>) {
         let limits = Limits::new(upload, download);
-        for remote in [&mut self.remote, &mut self.account_remote, &mut self.root_remote] {
+        let accounts = [&mut self.account_remote, &mut self.root_remote, &mut self.log_remote];
+        for remote in accounts.into_iter().chain([&mut self.remote]) {
             remote.limits = limits.clone();
         }
     }
@@ -567,6 +580,7 @@ impl Client {
             newest_s: self.profile.newest_snapshot_s()?,
             marked_by_others: 0,
             overreaching: Vec::new(),
+            log: None,
             now_s: (self.clock)(),
         };
         let card = match self.remote.card() {
@@ -584,6 +598,7 @@ impl Client {
             self.fresh(|client| root::read(&mut client.profile, &client.root_remote))?;
         }
         status.overreaching = self.overreaching()?;
+        status.log = Some(self.log_state.clone());
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);
@@ -632,7 +647,7 @@ fn begin<'a>(
     let account = Verified::begin(id, &genesis)?;
     let (blocks, key_block) = (vec![act.block.clone()], act.key_block.clone().unwrap_or_default());
     let act = Some(PendingAct::new(act, None));
-    let (pins, places, kept) = (Vec::new(), Vec::new(), None);
+    let (pins, places, log_note, kept) = (Vec::new(), Vec::new(), Vec::new(), None);
     Ok(NewProfile {
         now_s: clock(),
         invite,
@@ -645,6 +660,7 @@ fn begin<'a>(
         act,
         pins,
         places,
+        log_note,
         kept,
     })
 }

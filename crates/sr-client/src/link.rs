@@ -21,6 +21,7 @@ use crate::{
     client::tls_dialer,
     devices::unless_overtaken,
     heads,
+    mirror::checkpoint_of,
     profile::{NewProfile, Profile},
     remote::{Remote, os_rng, runtime},
     root,
@@ -153,6 +154,10 @@ impl Linking {
         // The card is one of the things that the words are made of.
         let remote = self.remote.pinned(answer.card);
         let pins = Pins::open(done.pins.as_slice(), &transcript, &self.device.sealing())?;
+        // SR-030
+        let log_note = Vec::from(pins.log);
+        let is_note = log_note.is_empty() || checkpoint_of(&log_note).is_some();
+        Misbehaviour::LinkAltered.refuse_if(!is_note)?;
         let view = account::first_view(&remote, answer.account, Some((answer.seq, answer.block)))?;
         // SR-029: the block that adds this device is a part of it.
         let is_in = view.account.block_hash(done.seq) == Some(done.block)
@@ -174,11 +179,14 @@ impl Linking {
                 act: None,
                 pins: pins.answers,
                 places: pins.places,
+                log_note,
                 kept: None,
             },
         )?;
         adopt_spaces(&mut profile)?;
         let mut client = Client::new(profile, remote, self.clock);
+        // Before anything is written: is it the log that the old device has seen?
+        client.sync()?;
         if client.is_limited() {
             client.refresh()?;
         } else {
@@ -239,7 +247,8 @@ impl Client {
         self.require_full()?;
         let keys = Arc::clone(&self.profile.keys);
         let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
-        let mut pins = Pins { name, answers: Vec::new(), places: Vec::new() };
+        let log = self.profile.log_note()?.into();
+        let mut pins = Pins { name, answers: Vec::new(), places: Vec::new(), log };
         let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
             Some(commit) => commit,
             None => return Err(ClientError::LinkExpired),

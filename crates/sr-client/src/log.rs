@@ -9,13 +9,14 @@ use sr_wire::{
     Card, Misbehaviour,
     api::ErrorCode,
     card_hash, limits,
-    log::{ACCOUNT, Key, block_commit},
+    log::{ACCOUNT, ENTRY_LEN, Key},
 };
 
 use crate::{
     Client, ClientError, Clock, MakeDialer, Phase, Progress,
     account::Keys,
     client::tls_dialer,
+    mirror::is_own,
     remote::{Remote, runtime},
 };
 
@@ -57,8 +58,13 @@ pub struct VerifiedLog {
 pub struct LogReader {
     remote: Remote,
     clock: Clock,
-    /// Whose account is compared.
-    own: Option<Arc<Keys>>,
+    own: Option<Own>,
+}
+
+/// What a profile knows.
+struct Own {
+    keys: Arc<Keys>,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -88,97 +94,150 @@ impl LogReader {
     ///
     /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
     pub fn status(&self) -> Result<LogStatus, ClientError> {
-        let card = self.remote.card()?;
-        let checkpoint = self.checkpoint(&card)?;
-        Ok(LogStatus {
-            server_name: card.short_name(),
-            card: card_hash(&card),
-            origin: checkpoint.origin().to_owned(),
-            size: checkpoint.size(),
-            root: *checkpoint.root(),
-        })
+        Ok(shown(&self.remote, &self.clock)?.status())
     }
 
     /// Reads all entries, in order, and verifies that each follows from those before it, and that they
     /// are those that the server has signed.
     ///
-    /// What this profile's own account did must be in it as its devices signed it.
+    /// What this profile's own account did must be in it as its devices signed it, and the log that this
+    /// device has accepted must be its beginning.
     ///
     /// **Errors** as [`LogReader::status`]; [`Misbehaviour::LogRuleBroken`],
-    /// [`Misbehaviour::LogForked`], [`Misbehaviour::LogNotOwn`].
+    /// [`Misbehaviour::LogForked`], [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogNotOwn`].
     pub fn verify(&self, progress: &Progress) -> Result<VerifiedLog, ClientError> {
-        let status = self.status()?;
-        let (mut mirror, mut unknown_from) = (Mirror::default(), None);
-        progress.start(Phase::Checking, status.size);
-        while mirror.size() < status.size {
-            for entry in self.bundle(mirror.size(), status.size)? {
-                progress.did(1, entry.len() as u64);
-                if unknown_from.is_none() && mirror.take(&entry)? == Taken::UpdateNeeded {
-                    unknown_from = Some(mirror.size());
-                }
-                if unknown_from.is_some() {
-                    mirror.pass(&entry);
-                } else {
-                    self.check_own(&mirror)?;
-                }
-            }
-        }
-        mirror.check(status.size, &status.root)?;
-        let missing = self.own.as_ref().map_or(0, |keys| {
-            let newest = mirror.fold().newest(&Key::account(keys.account.id()));
-            (keys.account.seq() + 1).saturating_sub(newest.map_or(0, |newest| newest.seq + 1))
+        let shown = shown(&self.remote, &self.clock)?;
+        let account = self.own.as_ref().map(|own| &own.keys.account);
+        let known = self.own.as_ref().and_then(|own| own.checkpoint.as_ref());
+        progress.start(Phase::Checking, shown.checkpoint.size());
+        let mut mirror = Mirror::default();
+        let follow = Follow { to: &shown.checkpoint, known };
+        let unknown_from = follow.read(&self.remote, &mut mirror, |mirror, _| {
+            progress.did(1, ENTRY_LEN as u64);
+            let Some(account) = account else { return Ok(()) };
+            // What this device has not read yet, the next command reads.
+            is_own(mirror.fold().newest(&Key::account(account.id())), account).map(drop)
+        })?;
+        let missing = account.map_or(0, |account| {
+            let newest = mirror.fold().newest(&Key::account(account.id()));
+            (account.seq() + 1).saturating_sub(newest.map_or(0, |newest| newest.seq + 1))
         });
         let accounts = mirror.fold().keys().filter(|key| key.kind == ACCOUNT).count() as u64;
         let last_s = mirror.fold().time_s();
-        Ok(VerifiedLog { status, accounts, last_s, unknown_from, missing })
-    }
-
-    /// Compares the newest entry of this profile's account with its chain, as far as this device has it.
-    fn check_own(&self, mirror: &Mirror) -> Result<(), Misbehaviour> {
-        let Some(keys) = &self.own else { return Ok(()) };
-        let id = keys.account.id();
-        let Some(newest) = mirror.fold().newest(&Key::account(id)) else { return Ok(()) };
-        let own = keys.account.block_hash(newest.seq).map(|hash| block_commit(id, &hash));
-        // SR-035
-        Misbehaviour::LogNotOwn.refuse_if(own.is_some_and(|own| own != newest.value))
-    }
-
-    fn checkpoint(&self, card: &Card) -> Result<Checkpoint, ClientError> {
-        if card.log_keys.as_slice().is_empty() {
-            return Err(ClientError::NoLog);
-        }
-        let note = match self.remote.log_file("checkpoint", NOTE_LEN_MAX) {
-            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
-            note => note?,
-        };
-        Ok(open(card, &note, (self.clock)())?)
-    }
-
-    /// Returns the entries from place `from` on that are in one bundle.
-    fn bundle(&self, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientError> {
-        let index = from / TILE_WIDTH as u64;
-        let width = (size - index * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
-        let width = u16::try_from(width).unwrap_or(u16::MAX);
-        let path = Tile { level: 0, index, width }.entries_path();
-        let bytes = self.remote.log_file(&path, BUNDLE_LEN_MAX)?;
-        // SR-016
-        let entries =
-            entries_of(&bytes, usize::from(width)).map_err(|_| Misbehaviour::ResponseMalformed)?;
-        let read = usize::try_from(from % TILE_WIDTH as u64).unwrap_or(0);
-        Ok(entries.into_iter().skip(read).map(<[u8]>::to_vec).collect())
+        Ok(VerifiedLog { status: shown.status(), accounts, last_s, unknown_from, missing })
     }
 }
 
-/// Nobody but the log has to sign.
-const NO_WITNESSES: &str = "quorum none\n";
+/// What a server shows of its log.
+pub(crate) struct Shown {
+    pub(crate) card: Card,
+    /// The checkpoint, as the log has signed it.
+    pub(crate) note: Vec<u8>,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl Shown {
+    fn status(&self) -> LogStatus {
+        LogStatus {
+            server_name: self.card.short_name(),
+            card: card_hash(&self.card),
+            origin: self.checkpoint.origin().to_owned(),
+            size: self.checkpoint.size(),
+            root: *self.checkpoint.root(),
+        }
+    }
+}
+
+/// Returns the newest checkpoint, which the log's keys have signed.
+///
+/// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
+pub(crate) fn shown(remote: &Remote, clock: &Clock) -> Result<Shown, ClientError> {
+    let card = remote.card()?;
+    if card.log_keys.as_slice().is_empty() {
+        return Err(ClientError::NoLog);
+    }
+    let note = match remote.log_file("checkpoint", NOTE_LEN_MAX) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
+        note => note?,
+    };
+    let checkpoint = open(&card, &note, clock())?;
+    Ok(Shown { card, note, checkpoint })
+}
+
+/// From where a log is read to where.
+pub(crate) struct Follow<'a> {
+    pub(crate) to: &'a Checkpoint,
+    /// What this device has accepted before, if anything.
+    pub(crate) known: Option<&'a Checkpoint>,
+}
+
+impl Follow<'_> {
+    /// Reads the entries from where `mirror` is. `each` is told what each of them did, up to the first that
+    /// this version does not know; the place of that one is returned. Those after it are not folded.
+    ///
+    /// **Errors** [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogForked`],
+    /// [`Misbehaviour::LogRuleBroken`]; what `each` refuses.
+    pub(crate) fn read(
+        &self,
+        remote: &Remote,
+        mirror: &mut Mirror,
+        mut each: impl FnMut(&Mirror, Taken) -> Result<(), Misbehaviour>,
+    ) -> Result<Option<u64>, ClientError> {
+        let (size, mut unknown_from) = (self.to.size(), None);
+        // SR-036
+        let is_shorter = self.known.is_some_and(|known| size < known.size());
+        Misbehaviour::LogRolledBack.refuse_if(is_shorter)?;
+        self.check(mirror)?;
+        while mirror.size() < size {
+            for entry in bundle(remote, mirror.size(), size)? {
+                if unknown_from.is_none() {
+                    let taken = mirror.take(&entry)?;
+                    if taken == Taken::UpdateNeeded {
+                        unknown_from = Some(mirror.size());
+                    }
+                    each(mirror, taken)?;
+                }
+                if unknown_from.is_some() {
+                    mirror.pass(&entry);
+                }
+                self.check(mirror)?;
+            }
+        }
+        mirror.check(size, self.to.root())?;
+        Ok(unknown_from)
+    }
+
+    /// What was accepted before is the beginning of what is shown now.
+    fn check(&self, mirror: &Mirror) -> Result<(), Misbehaviour> {
+        match self.known {
+            Some(known) if known.size() == mirror.size() => {
+                mirror.check(known.size(), known.root())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the entries from place `from` on that are in one bundle.
+fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientError> {
+    let index = from / TILE_WIDTH as u64;
+    let width = (size - index * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
+    let width = u16::try_from(width).unwrap_or(u16::MAX);
+    let path = Tile { level: 0, index, width }.entries_path();
+    let bytes = remote.log_file(&path, BUNDLE_LEN_MAX)?;
+    // SR-016
+    let entries =
+        entries_of(&bytes, usize::from(width)).map_err(|_| Misbehaviour::ResponseMalformed)?;
+    let read = usize::try_from(from % TILE_WIDTH as u64).unwrap_or(0);
+    Ok(entries.into_iter().skip(read).map(<[u8]>::to_vec).collect())
+}
 
 /// Returns the checkpoint in a note, which the log of a card must have signed.
 fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Checkpoint, Misbehaviour> {
     // SR-034
     let unsigned = Misbehaviour::LogUnsigned;
     let keys = log_keys(card).ok_or(unsigned)?;
-    let policy: Policy = NO_WITNESSES.parse().map_err(|_| unsigned)?;
-    let checkpoint = keys.open(note, &policy, now_s).map_err(|_| unsigned)?.checkpoint;
+    let checkpoint = keys.open(note, &Policy::none(), now_s).map_err(|_| unsigned)?.checkpoint;
     // SR-016: who reads it without end, or keeps all of it, is stopped.
     Misbehaviour::ResponseMalformed.refuse_if(checkpoint.size() > limits::LOG_ENTRIES_MAX)?;
     Ok(checkpoint)
@@ -195,10 +254,12 @@ fn log_keys(card: &Card) -> Option<LogKeys> {
 
 impl Client {
     /// Returns a reader of the log of this profile's server, over a connection of its own.
-    #[must_use]
-    pub fn log(&self) -> LogReader {
-        let own = Some(Arc::clone(&self.profile.keys));
-        LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock), own }
+    ///
+    /// **Errors** those of the local state.
+    pub fn log(&self) -> Result<LogReader, ClientError> {
+        let checkpoint = self.profile.log()?.map(|known| known.checkpoint);
+        let own = Some(Own { keys: Arc::clone(&self.profile.keys), checkpoint });
+        Ok(LogReader { remote: self.remote.apart(), clock: Arc::clone(&self.clock), own })
     }
 }
 

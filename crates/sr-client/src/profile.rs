@@ -12,14 +12,14 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use rustix::fs::{FlockOperation, flock};
 use sr_keys::{Anchor, DeviceKeys, Kept, KeyBlock, RootRecord};
 use sr_trust::{Account, Block, Verified};
 use sr_vault::{head::HeadPlace, index::IndexPack};
 use sr_wire::{
-    AccountId, DeviceId, Invite, Misbehaviour, PackId, SignedAnswer, SpaceId, VaultId, decode,
-    encode,
+    AccountId, Card, DeviceId, Invite, Misbehaviour, PackId, SignedAnswer, SpaceId, VaultId,
+    card_hash, decode, encode,
 };
 
 use crate::{
@@ -30,7 +30,8 @@ use crate::{
     lock::read_keys,
 };
 
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
+/// As of version 4.
 const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE folders (
@@ -56,6 +57,15 @@ const FROM_3: &str = "
 ALTER TABLE pending ADD COLUMN vault BLOB NOT NULL DEFAULT x'';
 ALTER TABLE damaged ADD COLUMN vault BLOB NOT NULL DEFAULT x'';
 PRAGMA user_version = 4;
+";
+
+/// Servers had no log before.
+const FROM_4: &str = "
+CREATE TABLE log (
+    kind INTEGER NOT NULL, name BLOB NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 5;
 ";
 
 /// A folder that is backed up.
@@ -107,6 +117,8 @@ pub(crate) struct NewProfile<'a> {
     pub(crate) pins: Vec<SignedAnswer>,
     /// And of the vaults of limited devices.
     pub(crate) places: Vec<Anchor>,
+    /// The newest checkpoint of the log that another device had accepted; empty for none.
+    pub(crate) log_note: Vec<u8>,
     /// What this device is restored from.
     pub(crate) kept: Option<&'a Kept>,
 }
@@ -157,6 +169,9 @@ impl Profile {
         for pin in &new.places {
             let tip = HeadPlace { seq: pin.seq, hash: pin.hash };
             profile.set_accepted(pin.space, tip, 0, None)?;
+        }
+        if !new.log_note.is_empty() {
+            profile.set_log(&new.log_note, None)?;
         }
         if let Some(name) = new.name {
             profile.set("name", name.as_bytes())?;
@@ -232,6 +247,15 @@ impl Profile {
         self.set("invite", invite.to_string().as_bytes())
     }
 
+    /// Pins a card that the pinned one has led to: no older one is taken from here on.
+    pub(crate) fn pin(&self, card: &Card) -> Result<(), ClientError> {
+        let (invite, card_hash) = (self.invite()?, card_hash(card));
+        if invite.card_hash == card_hash {
+            return Ok(());
+        }
+        self.set_invite(&Invite { card_hash, ..invite })
+    }
+
     /// Returns the generation of the keys that a space has at the server, `None` before it is made.
     pub(crate) fn space_generation(&self, space: SpaceId) -> Result<Option<u32>, ClientError> {
         let bytes = self.get(&format!("generation/{space}"))?;
@@ -296,9 +320,7 @@ impl Profile {
         opened: Option<(Vec<u8>, Opened)>,
     ) -> Result<(), ClientError> {
         let from = account.seq() + 1 - blocks.len() as u64;
-        let path = self.dir.join("state.db");
-        let take = |database: &mut Connection| {
-            let transaction = database.transaction()?;
+        self.transaction(|transaction| {
             for (seq, block) in (from..).zip(blocks) {
                 transaction.execute(
                     "INSERT OR REPLACE INTO blocks VALUES (?1, ?2)",
@@ -311,9 +333,8 @@ impl Profile {
                     [key_block],
                 )?;
             }
-            transaction.commit()
-        };
-        take(&mut self.database).map_err(state_error(&path))?;
+            Ok(())
+        })?;
         self.keys = match opened {
             Some((_, opened)) => self.keys.with(account, opened),
             None => self.keys.on(account),
@@ -346,18 +367,15 @@ impl Profile {
     /// Forgets the head that was sent: it arrived, or another was faster. If it arrived, the packs
     /// that waited for it are named by its indexes.
     pub(crate) fn clear_sent(&mut self, space: SpaceId, arrived: bool) -> Result<(), ClientError> {
-        let path = self.dir.join("state.db");
         let is_vault = space == self.keys.vault.space();
         let vault = self.vault_name();
-        let clear = |database: &mut Connection| {
-            let transaction = database.transaction()?;
+        self.transaction(|transaction| {
             transaction.execute("DELETE FROM state WHERE key = ?1", [format!("sent/{space}")])?;
             if arrived && is_vault {
                 transaction.execute("DELETE FROM pending WHERE vault = ?1", [&vault])?;
             }
-            transaction.commit()
-        };
-        clear(&mut self.database).map_err(state_error(&path))
+            Ok(())
+        })
     }
 
     /// Returns what this device was restored from, as long as it does not count as one of the
@@ -548,7 +566,20 @@ impl Profile {
         Ok(())
     }
 
-    fn query<T>(
+    /// Does all of something or nothing.
+    pub(crate) fn transaction(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), ClientError> {
+        let path = self.dir.join("state.db");
+        let done = self.database.transaction().and_then(|transaction| {
+            work(&transaction)?;
+            transaction.commit()
+        });
+        done.map_err(state_error(&path))
+    }
+
+    pub(crate) fn query<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, ClientError> {
@@ -607,9 +638,10 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     database.pragma_update(None, "cache_size", -256)?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
-        0 => database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?,
-        2 => database.execute_batch(&format!("BEGIN; {FROM_2} {FROM_3} COMMIT;"))?,
-        3 => database.execute_batch(&format!("BEGIN; {FROM_3} COMMIT;"))?,
+        0 => database.execute_batch(&format!("BEGIN; {SCHEMA} {FROM_4} COMMIT;"))?,
+        2 => database.execute_batch(&format!("BEGIN; {FROM_2} {FROM_3} {FROM_4} COMMIT;"))?,
+        3 => database.execute_batch(&format!("BEGIN; {FROM_3} {FROM_4} COMMIT;"))?,
+        4 => database.execute_batch(&format!("BEGIN; {FROM_4} COMMIT;"))?,
         _ => {}
     }
     Ok(database)

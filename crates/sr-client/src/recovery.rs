@@ -173,7 +173,7 @@ impl Client {
     /// **Errors** [`ClientError::KitFirst`], [`ClientError::KitWrong`],
     /// [`ClientError::AccountWaits`]; [`ClientError::ServerRefused`] when an earlier kit owns it.
     pub fn take_back(&mut self, kit: &Kit) -> Result<(), ClientError> {
-        self.profile.waiting = account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
         self.require_kit(kit)?;
         if !self.hand_over(&Handover { old: None, new: kit.owner() })? {
             return Err(ClientError::ServerRefused(ErrorCode::RightRefused));
@@ -239,6 +239,7 @@ impl Client {
                 act: None,
                 pins: Vec::new(),
                 places: Vec::new(),
+                log_note: Vec::new(),
                 kept: Some(kept),
             },
         )?;

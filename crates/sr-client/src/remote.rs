@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex as StdMutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -27,8 +27,8 @@ use sr_wire::{
     AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
     SignedPackList, SpaceId, SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
-    create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits, pack_list_hash,
-    prove_bytes, rotate_bytes, slot_hash, swap_bytes, undelete_bytes,
+    card_hash, create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits,
+    pack_list_hash, prove_bytes, rotate_bytes, slot_hash, swap_bytes, undelete_bytes,
 };
 use tls_codec::{DeserializeBytes, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -53,8 +53,9 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 pub(crate) struct Remote {
     runtime: Arc<Runtime>,
     dial: Arc<dyn Dial>,
-    /// `None` while a device is linked: then the words decide.
-    pinned: Option<Hash>,
+    /// `None` while a device is linked: then the words decide. It moves on to each newer card, for all
+    /// connections.
+    pinned: Arc<StdMutex<Option<Hash>>>,
     clock: Clock,
     session: Mutex<Option<Arc<Session>>>,
     reached: AtomicBool,
@@ -127,7 +128,7 @@ impl Remote {
         Self {
             runtime,
             dial,
-            pinned,
+            pinned: Arc::new(StdMutex::new(pinned)),
             clock,
             session: Mutex::new(None),
             reached: false.into(),
@@ -139,13 +140,13 @@ impl Remote {
     /// each space never shares one.
     pub(crate) fn apart(&self) -> Self {
         let (runtime, dial) = (Arc::clone(&self.runtime), Arc::clone(&self.dial));
-        let apart = Self::new(runtime, dial, self.pinned, Arc::clone(&self.clock));
-        Self { limits: self.limits.clone(), ..apart }
+        let apart = Self::new(runtime, dial, None, Arc::clone(&self.clock));
+        Self { pinned: Arc::clone(&self.pinned), limits: self.limits.clone(), ..apart }
     }
 
     /// Returns the same server, whose card is known from here on.
     pub(crate) fn pinned(&self, card_hash: Hash) -> Self {
-        Self { pinned: Some(card_hash), ..self.apart() }
+        Self { pinned: Arc::new(StdMutex::new(Some(card_hash))), ..self.apart() }
     }
 
     /// Connects and returns the server's card, which is the pinned one.
@@ -580,7 +581,13 @@ impl Remote {
         let reply = call(&sender, Method::POST, api::CARD, nothing, len_max).await?;
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
-        let card = CardResponse::verify(&reply, self.pinned.as_ref(), &channel.spki_hash, now_s)?;
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let card = CardResponse::verify(&reply, pinned.as_ref(), &channel.spki_hash, now_s)?;
+        // From here on, no older card will do.
+        if let Some(pin) = pinned.as_mut() {
+            *pin = card_hash(&card);
+        }
+        drop(pinned);
         Ok(Session {
             sender,
             binding: channel.binding,

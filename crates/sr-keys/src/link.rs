@@ -170,6 +170,8 @@ pub struct Pins {
     pub answers: Vec<SignedAnswer>,
     /// Where the vaults of limited devices were.
     pub places: Vec<Anchor>,
+    /// The newest checkpoint of the server's log, as the log has signed it; empty for none.
+    pub log: VLBytes,
 }
 
 impl Pins {

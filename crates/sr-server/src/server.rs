@@ -108,6 +108,8 @@ impl Server {
     pub async fn serve(self: Arc<Self>, mut listener: impl Listen) {
         let connections = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
         let spki_hash = listener.spki_hash();
+        // A client that knows the log never finds it gone.
+        Self::blocking(&self, Self::publish).await;
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(Arc::clone(&self).again_and_again(Self::empty_trash, TRASH_INTERVAL));
         tasks.spawn(Arc::clone(&self).again_and_again(Self::publish, PUBLISH_INTERVAL));
@@ -137,10 +139,14 @@ impl Server {
     /// Does work that reports its failures itself, now and after each interval.
     async fn again_and_again(self: Arc<Self>, work: fn(&Self), interval: Duration) {
         loop {
-            let server = Arc::clone(&self);
-            drop(tokio::task::spawn_blocking(move || work(&server)).await);
+            Self::blocking(&self, work).await;
             tokio::time::sleep(interval).await;
         }
+    }
+
+    async fn blocking(server: &Arc<Self>, work: fn(&Self)) {
+        let server = Arc::clone(server);
+        drop(tokio::task::spawn_blocking(move || work(&server)).await);
     }
 
     /// Deletes the packs that were deleted long enough ago, and old parts of packs. A server that serves does so by itself; a

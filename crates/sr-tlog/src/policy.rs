@@ -43,6 +43,13 @@ pub enum Quorum {
 }
 
 impl Policy {
+    /// Returns the policy that asks nobody but the log: `quorum none`.
+    #[must_use]
+    pub fn none() -> Self {
+        let text = "quorum none\n".to_owned();
+        Self { text, logs: Vec::new(), members: Vec::new(), quorum: None }
+    }
+
     /// Returns the text that this is.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -14,6 +14,7 @@ use sr_wire::{
 
 /// Types that have the shape of an [`Entry`]. Others come with a newer version: [`Taken::UpdateNeeded`].
 const KEYED: [std::ops::RangeInclusive<u8>; 2] = [1..=6, 9..=63];
+
 /// All entries of a log, folded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
@@ -24,8 +25,8 @@ pub struct Fold {
 /// What an entry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is folded.
-    Folded,
+    /// It is folded, as the newest of its index.
+    Folded(Key),
     /// It is of a type that this version does not know. Nothing is wrong; but what comes after can't be
     /// judged without an update.
     UpdateNeeded,
@@ -71,7 +72,7 @@ impl Fold {
         broken.refuse_if(!follows || entry.time_s < self.time_s)?;
         self.time_s = entry.time_s;
         self.newest.insert(entry.key(), newest);
-        Ok(Taken::Folded)
+        Ok(Taken::Folded(entry.key()))
     }
 }
 
@@ -112,7 +113,7 @@ impl Mirror {
     /// **Errors** as [`Fold::take`].
     pub fn take(&mut self, entry: &[u8]) -> Result<Taken, Misbehaviour> {
         let taken = self.fold.take(entry)?;
-        if taken == Taken::Folded {
+        if taken != Taken::UpdateNeeded {
             self.frontier.push(leaf_hash(entry));
         }
         Ok(taken)
@@ -158,7 +159,7 @@ mod tests {
     fn sr_032_what_does_not_follow_is_no_log() {
         let mut mirror = Mirror::default();
         for next in [entry(1, 0, 2, 0, 5), entry(2, 0, 9, 0, 5), entry(1, 1, 3, 2, 6)] {
-            assert_eq!(mirror.take(&next.to_bytes()), Ok(Taken::Folded));
+            assert_eq!(mirror.take(&next.to_bytes()), Ok(Taken::Folded(next.key())));
         }
         let key = entry(1, 0, 0, 0, 0).key();
         assert_eq!(mirror.fold().newest(&key), Some(&Newest { seq: 1, value: [3; 32] }));
@@ -190,7 +191,8 @@ mod tests {
         let mut mirror = Mirror::default();
         for kind in [2, 13, 63] {
             let reserved = Entry { kind, ..entry(1, 0, 2, 0, 5) };
-            assert_eq!(mirror.take(&reserved.to_bytes()), Ok(Taken::Folded));
+            let folded = Taken::Folded(reserved.key());
+            assert_eq!(mirror.take(&reserved.to_bytes()), Ok(folded));
         }
         let before = mirror.clone();
         for kind in [7, 8, 64, 255] {
@@ -203,7 +205,7 @@ mod tests {
     fn sr_033_a_root_over_other_entries_is_another_history() {
         let mut mirror = Mirror::default();
         let first = entry(1, 0, 2, 0, 5).to_bytes();
-        assert_eq!(mirror.take(&first), Ok(Taken::Folded));
+        mirror.take(&first).expect("follows");
         assert_eq!(mirror.check(1, &leaf_hash(&first)), Ok(()));
         let other = leaf_hash(&entry(1, 0, 3, 0, 5).to_bytes());
         assert_eq!(mirror.check(1, &other), Err(Misbehaviour::LogForked));

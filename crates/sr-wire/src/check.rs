@@ -116,6 +116,9 @@ pub enum Misbehaviour {
     /// SR-035: the log has something else of this account than its chain has.
     #[error("SR-035: the log has a change of this account that is not in its history")]
     LogNotOwn = 35,
+    /// SR-036: a checkpoint with fewer entries than one that this client has accepted.
+    #[error("SR-036: the server shows a shorter log than it showed before")]
+    LogRolledBack = 36,
 }
 
 impl Misbehaviour {

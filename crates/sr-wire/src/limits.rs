@@ -20,7 +20,7 @@ pub const HEADS_PER_MESSAGE: usize = 7;
 /// An envelope of a recovery kit.
 pub const ENVELOPE_LEN_MAX: usize = 4096;
 /// One message of a linking ceremony: the pins of two spaces have under 10 KiB.
-pub const LINK_MESSAGE_LEN_MAX: usize = 16 * 1024;
+pub const LINK_MESSAGE_LEN_MAX: usize = 32 * 1024;
 /// Messages of a linking ceremony.
 pub const LINK_MESSAGES_MAX: u8 = 8;
 /// Linking ceremonies that the server holds at once.

@@ -585,6 +585,7 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::LogForked => "LOG_FORKED",
         Misbehaviour::LogUnsigned => "LOG_UNSIGNED",
         Misbehaviour::LogNotOwn => "LOG_NOT_OWN",
+        Misbehaviour::LogRolledBack => "LOG_ROLLED_BACK",
         _ => "MISBEHAVIOUR",
     }
 }

@@ -78,7 +78,7 @@ fn reader(args: &Args, from: Option<&str>) -> Result<LogReader, Failure> {
                 "this device has not joined a server",
                 "Name one: `--from HOST:PORT`.",
             )),
-            client => Ok(client?.log()),
+            client => Ok(client?.log()?),
         },
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use sr_client::{Client, Clock, KeyLock, Status, profile_dir};
+use sr_client::{Client, Clock, KeyLock, LogState, Status, profile_dir};
 use sr_wire::{DeviceId, Invite};
 
 use crate::{
@@ -128,6 +128,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     let only = if status.is_limited { " (append-only)" } else { "" };
     text.push_str(&format!("Device      {}{only}\n", printable(&status.device)));
     text.push_str(&format!("Account     {}\n", account_line(&status)));
+    text.push_str(&status.log.as_ref().map_or_else(String::new, log_line));
     let lock = sr_client::key_lock(&dir(args)?)?;
     let lock = if lock == KeyLock::None { "without a passphrase" } else { "under a passphrase" };
     text.push_str(&format!("Keys        {}, {lock}\n", status.key_file.display()));
@@ -143,6 +144,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     let mut warnings = Vec::new();
     warnings.extend(status.unreachable.clone());
     warnings.extend(kit_warning(&status));
+    warnings.extend(status.log.as_ref().and_then(log_warning));
     warnings.extend(crate::device::waiting_warnings(&client));
     warnings.extend(crate::keep::mark_warning(status.marked_by_others));
     warnings.extend(status.overreaching.iter().map(|device| overreached(*device)));
@@ -185,6 +187,12 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "newest_snapshot_s": status.newest_s,
         "marked_by_other_devices": status.marked_by_others,
         "is_old": is_old,
+        "log": status.log.as_ref().map(|log| json!({
+            "entries": log.size,
+            "missing": log.missing,
+            "withheld": log.withheld,
+            "needs_update": log.needs_update,
+        })),
     });
     Ok(Done::new(text, data).with_warnings(warnings, code))
 }
@@ -200,6 +208,27 @@ fn account_line(status: &Status) -> String {
         plural(status.devices, "device"),
         status.account_seq
     )
+}
+
+fn log_line(log: &LogState) -> String {
+    let missing = match log.missing {
+        0 => String::new(),
+        missing => format!(", {} of your account not yet in it", plural(missing, "change")),
+    };
+    let entries = if log.size == 1 { "1 entry".into() } else { format!("{} entries", log.size) };
+    format!("Log         {entries}, checked{missing}\n")
+}
+
+fn log_warning(log: &LogState) -> Option<String> {
+    if let Some(why) = &log.withheld {
+        return Some(format!(
+            "the server's public log was not to be had ({why}). A server that hides it could hide changes of \
+             accounts. Backups go on; if it stays, ask the operator why"
+        ));
+    }
+    log.needs_update.then(|| {
+        "the server's public log has entries that this version does not know: update this program".into()
+    })
 }
 
 fn kit_line(status: &Status) -> String {

@@ -35,6 +35,12 @@ impl World {
     }
 
     pub(crate) fn link_as(&self, kind: DeviceKind, name: &str) -> Client {
+        let (linking, words) = self.link_to_the_end(kind);
+        linking.finish(&words, &self.other(name), name).expect("finishes")
+    }
+
+    /// Links a new device up to the words that are to be typed on it.
+    pub(crate) fn link_to_the_end(&self, kind: DeviceKind) -> (Linking, Vec<String>) {
         let mut linking = Linking::begin(&self.address(), kind, clock()).expect("begins");
         let code = linking.code();
         let (words_of_new, linking) = std::thread::scope(|scope| {
@@ -51,8 +57,7 @@ impl World {
             linking.wait().expect("is added");
             (words, linking)
         });
-        let words: Vec<String> = words_of_new.into_iter().map(str::to_owned).collect();
-        linking.finish(&words, &self.other(name), name).expect("finishes")
+        (linking, words_of_new.into_iter().map(str::to_owned).collect())
     }
 
     pub(crate) fn open(&self, name: &str) -> Client {

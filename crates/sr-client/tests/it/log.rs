@@ -8,7 +8,9 @@ use std::{
 };
 
 use rusqlite::Connection;
-use sr_client::{Client, ClientError, LogReader, Progress, ReadData, VerifiedLog};
+use sr_client::{
+    Client, ClientError, DeviceKind, LogReader, LogState, Progress, ReadData, VerifiedLog,
+};
 use sr_server::{DataDir, Server, add_invite};
 use sr_store::Caps;
 use sr_trust::{Block, Mirror, block_hash};
@@ -83,7 +85,7 @@ fn anyone_reads_every_change_of_every_account_in_order() {
     let log = log_of(&address, 2).expect("verifies");
     assert_eq!((log.status.size, log.accounts, log.unknown_from), (2, 2, None));
     assert!(log.last_s <= clock()());
-    let own = client.log().verify(&Progress::default()).expect("verifies");
+    let own = client.log().expect("reads").verify(&Progress::default()).expect("verifies");
     assert_eq!(own, log, "with an account it is the same");
     // After a restart too, and the log goes on.
     world.tamper(|_| {});
@@ -142,7 +144,7 @@ fn sr_035_what_the_log_has_of_this_account_must_be_its_own() {
         log_of(&address, 1).expect("verifies");
         rewrite(&mut world, |entry| entry.value = [7; 32]);
         log_of(&address, 1).expect("a stranger can't tell");
-        world.client().log().verify(&Progress::default())
+        world.client().log().expect("reads").verify(&Progress::default())
     });
 }
 
@@ -152,7 +154,7 @@ fn a_change_of_this_account_that_is_not_in_the_log_is_counted() {
     log_of(&address, 1).expect("verifies");
     rewrite(&mut world, |entry| entry.index = [7; 32]);
     log_of(&address, 1).expect("a stranger can't tell");
-    let log = world.client().log().verify(&Progress::default()).expect("verifies");
+    let log = world.client().log().expect("reads").verify(&Progress::default()).expect("verifies");
     assert_eq!(log.missing, 1);
 }
 
@@ -184,6 +186,159 @@ fn sr_034_a_checkpoint_that_the_log_did_not_sign_is_refused() {
             answer => assert!(began.elapsed() < PATIENCE, "{answer:?}"),
         }
     }
+}
+
+/// What the device knew before it asked: both are copies of one server's directory.
+fn kept_copy(world: &mut World) -> tempfile::TempDir {
+    let copy_of = tempfile::tempdir().expect("dir");
+    world.tamper(|data| copy(data, copy_of.path()));
+    copy_of
+}
+
+/// The operator puts back only the log, so that everything else fits what the device knows.
+fn put_back_log(world: &mut World, copy_of: &Path) {
+    let from = copy_of.join("strongroom.db");
+    world.tamper(|data| {
+        let database = database(data);
+        let attach = "ATTACH ?1 AS old";
+        database.execute(attach, [from.to_str().expect("text")]).expect("attaches");
+        let put_back = "DELETE FROM log; INSERT INTO log SELECT * FROM old.log;
+             DELETE FROM checkpoints; INSERT INTO checkpoints SELECT * FROM old.checkpoints;";
+        database.execute_batch(put_back).expect("puts back");
+    });
+}
+
+/// Adds an account, which adds an entry.
+fn somebody_joins(world: &mut World, name: &str) {
+    let invite = world.invite();
+    let profile = world.data().with_file_name(name);
+    Client::join(&profile, &invite, None, name, clock()).expect("joins");
+}
+
+fn status(world: &World) -> Result<LogState, ClientError> {
+    Ok(world.client().status()?.log.expect("is reached"))
+}
+
+#[test]
+fn each_sync_reads_what_is_new_and_keeps_it() {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    let seen = LogState { size: 1, ..LogState::default() };
+    assert_eq!(status(&world).expect("syncs"), seen);
+    somebody_joins(&mut world, "second");
+    log_of(&address, 2).expect("verifies");
+    assert_eq!(status(&world).expect("syncs"), LogState { size: 2, ..seen.clone() });
+    assert_eq!(status(&world).expect("syncs"), LogState { size: 2, ..seen });
+}
+
+#[test]
+fn sr_036_a_shorter_log_is_refused_by_who_has_seen_a_longer_one() {
+    attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        status(&world).expect("syncs");
+        put_back_log(&mut world, before.path());
+        log_of(&address, 1).expect("a stranger can't tell");
+        status(&world)
+    });
+}
+
+/// What the old device has seen, the new one knows from its first moment.
+#[test]
+fn sr_036_a_newly_linked_device_refuses_a_shorter_log() {
+    attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        let (linking, words) = world.link_to_the_end(DeviceKind::Full);
+        put_back_log(&mut world, before.path());
+        linking.finish(&words, &world.other("phone"), "phone")
+    });
+}
+
+#[test]
+fn sr_036_who_verifies_the_whole_log_refuses_a_shorter_one() {
+    attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        status(&world).expect("syncs");
+        put_back_log(&mut world, before.path());
+        world.client().log().expect("reads").verify(&Progress::default())
+    });
+}
+
+/// Two histories of one length, each of which follows the rules.
+#[test]
+fn sr_033_another_log_of_the_same_length_is_refused() {
+    attack(&[Misbehaviour::LogForked], || {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        status(&world).expect("syncs");
+        put_back_log(&mut world, before.path());
+        somebody_joins(&mut world, "third");
+        log_of(&address, 2).expect("a stranger can't tell");
+        status(&world)
+    });
+}
+
+/// And one that has outgrown the other.
+#[test]
+fn sr_033_a_longer_log_with_another_beginning_is_refused() {
+    attack(&[Misbehaviour::LogForked], || {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        status(&world).expect("syncs");
+        put_back_log(&mut world, before.path());
+        somebody_joins(&mut world, "third");
+        somebody_joins(&mut world, "fourth");
+        log_of(&address, 3).expect("a stranger can't tell");
+        status(&world)
+    });
+}
+
+/// The operator logs a change of the account that nobody has made, and never shows it to its devices.
+#[test]
+fn sr_035_a_change_that_no_device_made_is_refused() {
+    attack(&[Misbehaviour::LogNotOwn], || {
+        let (mut world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        status(&world).expect("syncs");
+        world.tamper(|data| {
+            let database = database(data);
+            let entry: Vec<u8> =
+                database.query_row("SELECT entry FROM log", [], |row| row.get(0)).expect("has one");
+            let entry: Entry = sr_wire::decode("entry", &entry, 200).expect("reads");
+            let newest = Newest { seq: entry.seq, value: entry.value };
+            let ghost = Entry::following(Some(&newest), entry.key(), [7; 32], entry.time_s);
+            let ghost = ghost.to_bytes();
+            database.execute("INSERT INTO log (entry) VALUES (?1)", [ghost]).expect("adds");
+        });
+        log_of(&address, 2).expect("a stranger can't tell");
+        status(&world)
+    });
+}
+
+#[test]
+fn backups_go_on_without_the_log_and_the_device_says_so() {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    status(&world).expect("syncs");
+    // A server whose log is not what it has signed publishes nothing.
+    world.tamper(|data| change_entry(data, |entry| entry.time_s += 1));
+    world.write("file", "content");
+    world.backup();
+    let seen = status(&world).expect("syncs");
+    assert_eq!(seen.size, 1);
+    assert!(seen.withheld.is_some());
 }
 
 /// An honest server whose log is not the one that it has signed publishes nothing more.
@@ -241,8 +396,8 @@ fn what_was_made_before_the_log_goes_on_with_one() {
     let _runtime = network.serve(server);
     // The profile pins the card without a log, and follows to the one with it.
     let client = Client::open_by(&profile, clock(), &dialer(&network)).expect("opens");
-    wait_for(&client.log(), blocks.len() as u64);
-    let log = client.log().verify(&Progress::default()).expect("verifies");
+    wait_for(&client.log().expect("reads"), blocks.len() as u64);
+    let log = client.log().expect("reads").verify(&Progress::default()).expect("verifies");
     assert_eq!((log.status.size, log.accounts), (blocks.len() as u64, 1));
     let mut mirror = Mirror::default();
     for entry in meta.log_entries(0, 100).expect("reads") {
@@ -258,7 +413,7 @@ fn what_was_made_before_the_log_goes_on_with_one() {
     let join = |invite: &Invite| {
         Client::join_by(&profile, invite, None, "laptop", clock(), &dialer(&network))
     };
-    // Another's is not.
+    // One that names another server is not.
     let other = Invite { card_hash: [7; 32], ..invite.clone() };
     let refused = join(&other).map(drop);
     assert!(matches!(refused, Err(ClientError::AlreadyJoined)), "{refused:?}");

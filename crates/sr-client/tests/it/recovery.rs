@@ -362,7 +362,12 @@ fn two_of_three_contacts_bring_everything_back() {
     let refused = restore(&answers);
     let mismatch = Misbehaviour::CardMismatch;
     assert!(matches!(refused, Err(ClientError::Misbehaviour(m)) if m == mismatch), "{refused:?}");
-    world.tamper(|data| fs::write(data.join("identity.key"), identity).expect("writes"));
+    world.tamper(|data| {
+        fs::write(data.join("identity.key"), identity).expect("writes");
+        // What the impostor has signed.
+        let database = rusqlite::Connection::open(data.join("strongroom.db")).expect("opens");
+        database.execute("DELETE FROM checkpoints", []).expect("forgets");
+    });
     let mut client = restore(&answers).expect("restores");
     let target = Target::Folder(world.target());
     client.restore("latest", None, &target, &Progress::default()).expect("reads at once");

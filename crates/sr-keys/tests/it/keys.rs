@@ -395,7 +395,12 @@ fn sr_027_other_anchors_are_refused() {
 }
 
 fn no_pins() -> Pins {
-    Pins { name: b"Ana".to_vec().into(), answers: Vec::new(), places: Vec::new() }
+    Pins {
+        name: b"Ana".to_vec().into(),
+        answers: Vec::new(),
+        places: Vec::new(),
+        log: Vec::new().into(),
+    }
 }
 
 fn opening(byte: u8) -> LinkOpening {

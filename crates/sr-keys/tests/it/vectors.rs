@@ -230,7 +230,12 @@ fn key_blocks() {
 fn links() {
     let device = DeviceKeys::generate(&mut rng(1));
     let opening = LinkOpening { random: [1; 32], device: device.info() };
-    let pins = Pins { name: b"Ana".to_vec().into(), answers: Vec::new(), places: Vec::new() };
+    let pins = Pins {
+        name: b"Ana".to_vec().into(),
+        answers: Vec::new(),
+        places: Vec::new(),
+        log: Vec::new().into(),
+    };
     let answer = LinkAnswer {
         account: AccountId([1; 32]),
         seq: 2,
@@ -264,7 +269,12 @@ fn links() {
     changed("other-pins-promised", &|file| file.answer.pins[0] ^= 1);
     changed("other-words", &|file| file.words = b"zoo zoo zoo zoo zoo zoo".to_vec().into());
     changed("pins-of-another", &|file| {
-        let other = Pins { name: b"Eve".to_vec().into(), answers: Vec::new(), places: Vec::new() };
+        let other = Pins {
+            name: b"Eve".to_vec().into(),
+            answers: Vec::new(),
+            places: Vec::new(),
+            log: Vec::new().into(),
+        };
         file.pins = other.seal(&transcript).expect("seals").into();
     });
     let other = DeviceKeys::generate(&mut rng(2));

@@ -1,0 +1,238 @@
+//! What a profile keeps of its server's log: everything that it was shown, folded. No server can show it a
+//! shorter log, or another, from then on.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::params;
+use sr_crypto::Hash;
+use sr_tlog::{Checkpoint, Frontier, Note};
+use sr_trust::{Account, Mirror, Taken};
+use sr_wire::{
+    Misbehaviour, decode, encode, limits,
+    log::{Key, Newest, block_commit},
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{
+    Client, ClientError, account,
+    log::{self, Follow, Shown},
+    profile::Profile,
+    remote::Remote,
+};
+
+/// What this device knows of its server's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// How many entries the newest log has that this device has accepted.
+    pub size: u64,
+    /// How many changes of this account it does not have. The newest takes a second or two.
+    pub missing: u64,
+    /// Why the newest was not to be had, if it was not. The server could be hiding something.
+    pub withheld: Option<String>,
+    /// Whether it has entries that this version does not know.
+    pub needs_update: bool,
+}
+
+/// How far this device has read a log.
+pub(crate) struct Known {
+    /// The newest checkpoint that was accepted.
+    pub(crate) checkpoint: Checkpoint,
+    frontier: Frontier,
+    time_s: u64,
+}
+
+#[derive(Default, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct KnownRow {
+    /// The newest checkpoint, as the log has signed it.
+    note: Vec<u8>,
+    size: u64,
+    roots: Vec<Hash>,
+    time_s: u64,
+}
+
+/// Compares the log that the server shows with what this device knows of it, reads what is new, and keeps
+/// that. `served` is the account as the server has just shown it, with what waits.
+///
+/// `None` when the log has more of this account: its blocks came a moment later, or never.
+///
+/// **Errors** [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogForked`],
+/// [`Misbehaviour::LogRuleBroken`], [`Misbehaviour::LogNotOwn`]; [`ClientError::ServerRefused`] and
+/// [`ClientError::Unreachable`] when entries are not to be had.
+pub(crate) fn follow(
+    profile: &mut Profile,
+    remote: &Remote,
+    shown: &Shown,
+    served: &Account,
+) -> Result<Option<LogState>, ClientError> {
+    let (known, own) = (profile.log()?, Key::account(served.id()));
+    let mut state = LogState { size: shown.checkpoint.size(), ..LogState::default() };
+    let is_read = known.as_ref().is_some_and(|known| {
+        known.checkpoint == shown.checkpoint && known.frontier.size() == state.size
+    });
+    let newest = if is_read {
+        profile.newest_logged(&own)?
+    } else {
+        let mut mirror = match &known {
+            Some(known) => profile.mirror(known)?,
+            None => Mirror::default(),
+        };
+        let (mut changed, mut is_ahead) = (HashSet::new(), false);
+        let follow = Follow { to: &shown.checkpoint, known: known.as_ref().map(|k| &k.checkpoint) };
+        let unknown = follow.read(remote, &mut mirror, |mirror, taken| {
+            if let Taken::Folded(key) = taken {
+                changed.insert(key);
+                is_ahead |= key == own && !is_own(mirror.fold().newest(&own), served)?;
+            }
+            Ok(())
+        })?;
+        if is_ahead {
+            return Ok(None);
+        }
+        state.needs_update = unknown.is_some();
+        // What this version can't judge is read again by one that can.
+        let read = if unknown.is_some() { None } else { Some((&mirror, &changed)) };
+        profile.set_log(&shown.note, read)?;
+        mirror.fold().newest(&own).copied()
+    };
+    if !is_own(newest.as_ref(), served)? {
+        return Ok(None);
+    }
+    if !state.needs_update {
+        let logged = newest.map_or(0, |newest| newest.seq + 1);
+        state.missing = (served.seq() + 1).saturating_sub(logged);
+    }
+    Ok(Some(state))
+}
+
+/// Returns whether a logged value is that of a block of the account; false when it is of one after those
+/// that are known.
+pub(crate) fn is_own(logged: Option<&Newest>, account: &Account) -> Result<bool, Misbehaviour> {
+    let Some(logged) = logged else { return Ok(true) };
+    let Some(hash) = account.block_hash(logged.seq) else { return Ok(false) };
+    // SR-035
+    Misbehaviour::LogNotOwn.refuse_if(block_commit(account.id(), &hash) != logged.value)?;
+    Ok(true)
+}
+
+/// Returns what a note says, without asking who has signed it.
+pub(crate) fn checkpoint_of(note: &[u8]) -> Option<Checkpoint> {
+    Note::parse(note).ok()?.text.parse().ok()
+}
+
+impl Client {
+    /// Brings the account and the log up to date, each over a connection of its own.
+    ///
+    /// **Errors** those of the account; a log that is none, see [`Misbehaviour`]. One that is not to be had
+    /// is no error: local folders go on being backed up.
+    pub(crate) fn sync(&mut self) -> Result<(), ClientError> {
+        let Self { profile, account_remote, log_remote, clock, .. } = self;
+        let died = || ClientError::Resources("a part of the program has failed".into());
+        let (served, shown) = std::thread::scope(|scope| {
+            let shown = scope.spawn(|| log::shown(log_remote, clock));
+            let served = account::sync(profile, account_remote, clock);
+            (served, shown.join().unwrap_or_else(|_| Err(died())))
+        });
+        let mut served = served?;
+        let known_size = profile.log()?.map_or(0, |known| known.checkpoint.size());
+        let followed = || {
+            let shown = shown?;
+            profile.pin(&shown.card)?;
+            if let Some(state) = follow(profile, log_remote, &shown, &served)? {
+                return Ok(state);
+            }
+            // Another device has changed the account meanwhile.
+            served = account::sync(profile, account_remote, clock)?;
+            // SR-035: what is logged is there.
+            let state = follow(profile, log_remote, &shown, &served)?;
+            Misbehaviour::LogNotOwn.refuse_if(state.is_none())?;
+            Ok(state.unwrap_or_default())
+        };
+        self.log_state = match followed() {
+            Err(
+                error @ (ClientError::NoLog
+                | ClientError::ServerRefused(_)
+                | ClientError::Unreachable { .. }),
+            ) => {
+                let withheld = Some(error.to_string());
+                LogState { size: known_size, withheld, ..LogState::default() }
+            }
+            followed => followed?,
+        };
+        Ok(())
+    }
+}
+
+impl Profile {
+    /// Returns how far this device has read its server's log.
+    pub(crate) fn log(&self) -> Result<Option<Known>, ClientError> {
+        let Some(row) = self.log_row()? else { return Ok(None) };
+        let parse = || {
+            let checkpoint = checkpoint_of(&row.note)?;
+            let frontier = Frontier::from_parts(row.size, row.roots)?;
+            Some(Known { checkpoint, frontier, time_s: row.time_s })
+        };
+        parse().map(Some).ok_or_else(|| self.damaged())
+    }
+
+    /// Returns the newest checkpoint, as the log has signed it; empty before the first.
+    pub(crate) fn log_note(&self) -> Result<Vec<u8>, ClientError> {
+        Ok(self.log_row()?.unwrap_or_default().note)
+    }
+
+    /// Accepts a checkpoint, and what was read up to it: from here on, no shorter log and no other is.
+    pub(crate) fn set_log(
+        &mut self,
+        note: &[u8],
+        read: Option<(&Mirror, &HashSet<Key>)>,
+    ) -> Result<(), ClientError> {
+        let mut row = self.log_row()?.unwrap_or_default();
+        row.note = note.to_vec();
+        if let Some((mirror, _)) = read {
+            row.size = mirror.size();
+            row.roots = mirror.frontier().roots().to_vec();
+            row.time_s = mirror.fold().time_s();
+        }
+        self.transaction(|transaction| {
+            if let Some((mirror, changed)) = read {
+                let insert = "INSERT OR REPLACE INTO log VALUES (?1, ?2, ?3, ?4)";
+                let mut insert = transaction.prepare(insert)?;
+                for key in changed {
+                    if let Some(newest) = mirror.fold().newest(key) {
+                        insert.execute(params![key.kind, key.index, newest.seq, newest.value])?;
+                    }
+                }
+            }
+            let set = "INSERT OR REPLACE INTO state VALUES ('log', ?1)";
+            transaction.execute(set, [encode(&row)]).map(drop)
+        })
+    }
+
+    fn log_row(&self) -> Result<Option<KnownRow>, ClientError> {
+        let row = self.get("log")?;
+        let row = row.map(|row| decode("log", &row, limits::MESSAGE_LEN_MAX));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    fn newest_logged(&self, key: &Key) -> Result<Option<Newest>, ClientError> {
+        self.query(|database| {
+            let query = "SELECT seq, value FROM log WHERE kind = ?1 AND name = ?2";
+            let newest =
+                |row: &rusqlite::Row<'_>| Ok(Newest { seq: row.get(0)?, value: row.get(1)? });
+            let mut query = database.prepare(query)?;
+            let mut rows = query.query_map(params![key.kind, key.index], newest)?;
+            rows.next().transpose()
+        })
+    }
+
+    fn mirror(&self, known: &Known) -> Result<Mirror, ClientError> {
+        let newest: HashMap<Key, Newest> = self.query(|database| {
+            let mut query = database.prepare("SELECT kind, name, seq, value FROM log")?;
+            let rows = query.query_map([], |row| {
+                let key = Key { kind: row.get(0)?, index: row.get(1)? };
+                Ok((key, Newest { seq: row.get(2)?, value: row.get(3)? }))
+            })?;
+            rows.collect()
+        })?;
+        Ok(Mirror::from_parts(known.frontier.clone(), known.time_s, newest))
+    }
+}
