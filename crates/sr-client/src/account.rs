@@ -255,19 +255,19 @@ fn send(
         let mut refused = ClientError::ServerRefused(ErrorCode::VoucherRefused);
         for number in 0..VOUCHERS_PER_INVITE {
             request.voucher = Some(voucher(&token, number));
-            match remote.append(&request) {
+            match remote.append(&request, (0, &block.hash())) {
                 Err(error @ ClientError::ServerRefused(ErrorCode::VoucherRefused)) => {
                     refused = error;
                 }
                 done => {
-                    done?;
+                    profile.set_receipt(&done?)?;
                     return profile.clear_act();
                 }
             }
         }
         return Err(refused);
     }
-    remote.append(&request)?;
+    profile.set_receipt(&remote.append(&request, (block.body.seq, &block.hash()))?)?;
     take(profile, act, &block, (clock)())
 }
 

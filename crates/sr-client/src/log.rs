@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use sr_crypto::Hash;
-use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Policy, TILE_WIDTH, Tile, entries_of};
+use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Opened, Policy, TILE_WIDTH, Tile, entries_of};
 use sr_trust::{Mirror, Taken};
 use sr_wire::{
     Card, Misbehaviour,
     api::ErrorCode,
     card_hash, limits,
-    log::{ACCOUNT, ENTRY_LEN, Key},
+    log::{ACCOUNT, ENTRY_LEN, Key, Newest},
 };
 
 use crate::{
@@ -104,7 +104,8 @@ impl LogReader {
     /// device has accepted must be its beginning.
     ///
     /// **Errors** as [`LogReader::status`]; [`Misbehaviour::LogRuleBroken`],
-    /// [`Misbehaviour::LogForked`], [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogNotOwn`].
+    /// [`Misbehaviour::LogForked`], [`Misbehaviour::LogRolledBack`], [`Misbehaviour::CardNotLogged`],
+    /// [`Misbehaviour::LogNotOwn`].
     pub fn verify(&self, progress: &Progress) -> Result<VerifiedLog, ClientError> {
         let shown = shown(&self.remote, &self.clock)?;
         let account = self.own.as_ref().map(|own| &own.keys.account);
@@ -118,6 +119,9 @@ impl LogReader {
             // What this device has not read yet, the next command reads.
             is_own(mirror.fold().newest(&Key::account(account.id())), account).map(drop)
         })?;
+        if unknown_from.is_none() {
+            shown.check_card(mirror.fold().newest(&shown.card_key()))?;
+        }
         let missing = account.map_or(0, |account| {
             let newest = mirror.fold().newest(&Key::account(account.id()));
             (account.seq() + 1).saturating_sub(newest.map_or(0, |newest| newest.seq + 1))
@@ -134,6 +138,8 @@ pub(crate) struct Shown {
     /// The checkpoint, as the log has signed it.
     pub(crate) note: Vec<u8>,
     pub(crate) checkpoint: Checkpoint,
+    /// When the log has signed it, in Unix seconds by the server's clock.
+    pub(crate) signed_s: u64,
 }
 
 impl Shown {
@@ -145,6 +151,21 @@ impl Shown {
             size: self.checkpoint.size(),
             root: *self.checkpoint.root(),
         }
+    }
+
+    /// Compares the server's card with the newest that the log has: what a server says of itself, it says
+    /// to all.
+    ///
+    /// **Errors** [`Misbehaviour::CardNotLogged`].
+    pub(crate) fn check_card(&self, logged: Option<&Newest>) -> Result<(), Misbehaviour> {
+        let card = Newest { seq: self.card.seq, value: card_hash(&self.card) };
+        // SR-037
+        Misbehaviour::CardNotLogged.refuse_if(logged != Some(&card))
+    }
+
+    /// Returns whose entries those of the card are.
+    pub(crate) fn card_key(&self) -> Key {
+        Key::card(self.card.origin.as_slice())
     }
 }
 
@@ -160,8 +181,8 @@ pub(crate) fn shown(remote: &Remote, clock: &Clock) -> Result<Shown, ClientError
         Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
         note => note?,
     };
-    let checkpoint = open(&card, &note, clock())?;
-    Ok(Shown { card, note, checkpoint })
+    let Opened { checkpoint, signed_s, .. } = open(&card, &note, clock())?;
+    Ok(Shown { card, note, checkpoint, signed_s })
 }
 
 /// From where a log is read to where.
@@ -232,15 +253,16 @@ fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientE
     Ok(entries.into_iter().skip(read).map(<[u8]>::to_vec).collect())
 }
 
-/// Returns the checkpoint in a note, which the log of a card must have signed.
-fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Checkpoint, Misbehaviour> {
+/// Opens a note, which the log of a card must have signed.
+fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Opened, Misbehaviour> {
     // SR-034
     let unsigned = Misbehaviour::LogUnsigned;
     let keys = log_keys(card).ok_or(unsigned)?;
-    let checkpoint = keys.open(note, &Policy::none(), now_s).map_err(|_| unsigned)?.checkpoint;
+    let opened = keys.open(note, &Policy::none(), now_s).map_err(|_| unsigned)?;
     // SR-016: who reads it without end, or keeps all of it, is stopped.
-    Misbehaviour::ResponseMalformed.refuse_if(checkpoint.size() > limits::LOG_ENTRIES_MAX)?;
-    Ok(checkpoint)
+    let size = opened.checkpoint.size();
+    Misbehaviour::ResponseMalformed.refuse_if(size > limits::LOG_ENTRIES_MAX)?;
+    Ok(opened)
 }
 
 /// Returns the keys of a server's log, if they are such.
@@ -291,7 +313,8 @@ mod tests {
     fn sr_034_both_keys_of_the_card_must_have_signed() {
         let (card, [ed25519, ml_dsa]) = log();
         let both = note(&[&ed25519, &ml_dsa], 5);
-        assert_eq!(open(&card, &both, 9).expect("is signed").size(), 5);
+        let opened = open(&card, &both, 9).expect("is signed");
+        assert_eq!((opened.checkpoint.size(), opened.signed_s), (5, 9));
         let unsigned = |card: &Card, note: &[u8]| {
             assert_eq!(open(card, note, 9), Err(Misbehaviour::LogUnsigned));
         };

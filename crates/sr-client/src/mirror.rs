@@ -9,7 +9,7 @@ use sr_tlog::{Checkpoint, Frontier, Note};
 use sr_trust::{Account, Mirror, Taken};
 use sr_wire::{
     Misbehaviour, decode, encode, limits,
-    log::{Key, Newest, block_commit},
+    log::{Key, Newest, SignedReceipt, block_commit},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -56,8 +56,8 @@ struct KnownRow {
 /// `None` when the log has more of this account: its blocks came a moment later, or never.
 ///
 /// **Errors** [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogForked`],
-/// [`Misbehaviour::LogRuleBroken`], [`Misbehaviour::LogNotOwn`]; [`ClientError::ServerRefused`] and
-/// [`ClientError::Unreachable`] when entries are not to be had.
+/// [`Misbehaviour::LogRuleBroken`], [`Misbehaviour::CardNotLogged`], [`Misbehaviour::LogNotOwn`],
+/// [`Misbehaviour::ReceiptBroken`]; [`ClientError::ServerRefused`] and [`ClientError::Unreachable`] when entries are not to be had.
 pub(crate) fn follow(
     profile: &mut Profile,
     remote: &Remote,
@@ -69,8 +69,8 @@ pub(crate) fn follow(
     let is_read = known.as_ref().is_some_and(|known| {
         known.checkpoint == shown.checkpoint && known.frontier.size() == state.size
     });
-    let newest = if is_read {
-        profile.newest_logged(&own)?
+    let (newest, card) = if is_read {
+        (profile.newest_logged(&own)?, profile.newest_logged(&shown.card_key())?)
     } else {
         let mut mirror = match &known {
             Some(known) => profile.mirror(known)?,
@@ -89,17 +89,20 @@ pub(crate) fn follow(
             return Ok(None);
         }
         state.needs_update = unknown.is_some();
+        let card = mirror.fold().newest(&shown.card_key()).copied();
         // What this version can't judge is read again by one that can.
         let read = if unknown.is_some() { None } else { Some((&mirror, &changed)) };
         profile.set_log(&shown.note, read)?;
-        mirror.fold().newest(&own).copied()
+        (mirror.fold().newest(&own).copied(), card)
     };
     if !is_own(newest.as_ref(), served)? {
         return Ok(None);
     }
     if !state.needs_update {
+        shown.check_card(card.as_ref())?;
         let logged = newest.map_or(0, |newest| newest.seq + 1);
         state.missing = (served.seq() + 1).saturating_sub(logged);
+        profile.settle_receipts(logged, shown.signed_s)?;
     }
     Ok(Some(state))
 }
@@ -205,6 +208,32 @@ impl Profile {
             let set = "INSERT OR REPLACE INTO state VALUES ('log', ?1)";
             transaction.execute(set, [encode(&row)]).map(drop)
         })
+    }
+
+    /// Remembers the server's promise to log a change that this device has made.
+    pub(crate) fn set_receipt(&self, receipt: &SignedReceipt) -> Result<(), ClientError> {
+        self.set(&format!("receipt/{}", receipt.receipt.seq), &encode(receipt))
+    }
+
+    /// Forgets the promises that were kept: `logged` changes of the account are in a log that was signed at
+    /// `signed_s`.
+    fn settle_receipts(&self, logged: u64, signed_s: u64) -> Result<(), ClientError> {
+        let receipts: Vec<(String, Vec<u8>)> = self.query(|database| {
+            let query = "SELECT key, value FROM state WHERE key GLOB 'receipt/*'";
+            let mut query = database.prepare_cached(query)?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        for (key, receipt) in receipts {
+            let SignedReceipt { receipt, .. } =
+                decode("receipt", &receipt, receipt.len()).map_err(|_| self.damaged())?;
+            if receipt.seq < logged {
+                self.query(|database| database.execute("DELETE FROM state WHERE key = ?1", [key]))?;
+                continue;
+            }
+            // SR-039
+            Misbehaviour::ReceiptBroken.refuse_if(signed_s > receipt.deadline_s)?;
+        }
+        Ok(())
     }
 
     fn log_row(&self) -> Result<Option<KnownRow>, ClientError> {

@@ -28,6 +28,7 @@ use sr_wire::{
     SignedPackList, SpaceId, SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
     card_hash, create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits,
+    log::SignedReceipt,
     pack_list_hash, prove_bytes, rotate_bytes, slot_hash, swap_bytes, undelete_bytes,
 };
 use tls_codec::{DeserializeBytes, Serialize};
@@ -417,14 +418,26 @@ impl Remote {
         Ok(())
     }
 
-    /// Appends a block to an account's chain.
-    pub(crate) fn append(&self, request: &api::AccountAppend) -> Result<(), ClientError> {
-        let request = encode(request);
+    /// Appends a block, of which place and hash are given, to an account's chain. Returns the server's
+    /// promise to log it.
+    pub(crate) fn append(
+        &self,
+        request: &api::AccountAppend,
+        (seq, block): (u64, &Hash),
+    ) -> Result<SignedReceipt, ClientError> {
+        let body = encode(request);
         self.with_session(None, |session| {
-            let request = request.clone();
-            async move { session.call(api::ACCOUNT_APPEND, request, limits::MESSAGE_LEN_MAX).await }
-        })?;
-        Ok(())
+            let body = body.clone();
+            async move {
+                let reply =
+                    session.call(api::ACCOUNT_APPEND, body, limits::MESSAGE_LEN_MAX).await?;
+                // SR-016
+                let receipt: SignedReceipt = decode("answer", &reply, limits::MESSAGE_LEN_MAX)
+                    .map_err(|_| Misbehaviour::ResponseMalformed)?;
+                receipt.verify(&session.card, request.account, seq, block)?;
+                Ok(receipt)
+            }
+        })
     }
 
     /// Returns an account's blocks from a place on, and its newest key block.

@@ -5,7 +5,9 @@ use sr_trust::{Account, Block, Change, Op, Role, Verified, key_block_hash};
 use sr_wire::{
     AccountId, Misbehaviour,
     api::{self, ErrorCode},
-    decode, encode, limits, voucher_hash,
+    decode, encode, limits,
+    log::SignedReceipt,
+    voucher_hash,
 };
 
 use crate::{Server, log, routes::Refusal};
@@ -29,7 +31,7 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         // The answer to an earlier try may have been lost.
         match server.stores.meta.blocks(request.account, 0, 1) {
             Ok((blocks, _)) if blocks.first().map(Vec::as_slice) == Some(bytes) => {
-                return Ok(Vec::new());
+                return Ok(receipt(server, request.account, &block));
             }
             Ok(_) => return Err(ErrorCode::Conflict.into()),
             Err(StoreError::NotFound) => {}
@@ -37,7 +39,11 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         }
     } else if let Some(taken) = stored.get(place) {
         let is_repeat = taken.as_slice() == bytes;
-        return if is_repeat { Ok(Vec::new()) } else { Err(ErrorCode::Conflict.into()) };
+        return if is_repeat {
+            Ok(receipt(server, request.account, &block))
+        } else {
+            Err(ErrorCode::Conflict.into())
+        };
     }
     let refused = |_: Misbehaviour| Refusal::Code(ErrorCode::BlockRefused);
     let before = if stored.is_empty() {
@@ -76,10 +82,17 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         )?,
     };
     match server.stores.meta.append_block(&new, &server.caps) {
-        Ok(()) => Ok(Vec::new()),
+        // The block is durable, and its entry with it.
+        Ok(()) => Ok(receipt(server, request.account, &block)),
         Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns the promise that a stored block will be in the log.
+fn receipt(server: &Server, account: AccountId, block: &Block) -> Vec<u8> {
+    let (seq, signing) = (block.body.seq, &server.identity.signing);
+    encode(&SignedReceipt::sign(account, seq, &block.hash(), server.now_s(), signing))
 }
 
 /// Returns blocks from a place on.

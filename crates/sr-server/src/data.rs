@@ -14,7 +14,7 @@ use sr_store::{DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite
 use sr_wire::{Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
 use thiserror::Error;
 
-use crate::{Identity, Stores, log};
+use crate::{Identity, Stores};
 
 /// Why a data directory was not opened.
 #[derive(Debug, Error)]
@@ -58,15 +58,10 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens `dir` for serving at `now_s`, in Unix seconds, makes what is missing, and deletes what a crash
-    /// left. The log of a server that had none begins with all that its accounts did.
+    /// Opens `dir` for serving, makes what is missing, and deletes what a crash left.
     ///
     /// **Errors** [`DataError`].
-    pub fn open(
-        dir: &Path,
-        now_s: u64,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Self, DataError> {
+    pub fn open(dir: &Path, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Self, DataError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let lock = OpenOptions::new()
             .create(true)
@@ -94,7 +89,6 @@ impl DataDir {
         let meta = Sqlite::open(dir)?;
         let blobs = Files::open(dir)?;
         sr_store::sweep(&meta, &blobs)?;
-        log::begin(&meta, now_s)?;
         let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(blobs) };
         Ok(Self { identity, stores, is_new, lock: DataLock(lock) })
     }

@@ -10,7 +10,7 @@ use sr_trust::{Block, block_hash};
 use sr_wire::{
     AccountId, Card, SignedCard,
     api::{self, ErrorCode},
-    labels,
+    card_hash, labels,
     log::{Entry, Key, Newest, block_commit},
 };
 
@@ -78,14 +78,24 @@ struct Published {
     size: u64,
 }
 
-/// Begins the log of a server that has accounts and no log: their chains, each in order.
+/// Begins the log of a server that has none: its cards, and the chains of the accounts that it has, each in
+/// order.
 ///
 /// **Errors** [`StoreError`].
-pub(crate) fn begin(meta: &dyn MetaStore, now_s: u64) -> Result<(), StoreError> {
+pub(crate) fn begin(
+    meta: &dyn MetaStore,
+    identity: &Identity,
+    now_s: u64,
+) -> Result<(), StoreError> {
     if !meta.log_entries(0, 1)?.is_empty() {
         return Ok(());
     }
-    let mut entries = Vec::new();
+    let (mut entries, mut before) = (Vec::new(), None);
+    for SignedCard { card, .. } in &identity.cards {
+        let (key, value) = (Key::card(card.origin.as_slice()), card_hash(card));
+        entries.push(Entry::following(before.as_ref(), key, value, now_s));
+        before = Some(Newest { seq: card.seq, value });
+    }
     for account in meta.accounts()? {
         let mut before = None;
         let (mut from, mut is_whole) = (0, false);

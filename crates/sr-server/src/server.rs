@@ -9,7 +9,7 @@ use std::{
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sr_crypto::Hash;
-use sr_store::{BlobStore, Caps, MetaStore};
+use sr_store::{BlobStore, Caps, MetaStore, StoreError};
 use sr_wire::{
     Card, CardResponse, PackId, Right, SpaceId, TlsKey, api::ErrorCode, encode, labels, limits,
 };
@@ -19,7 +19,7 @@ use crate::{
     Channel, Identity, Listen,
     connection::Connection,
     link::Links,
-    log::Log,
+    log::{self, Log},
     routes::{self, Refusal},
 };
 
@@ -74,18 +74,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a server. `report` is told of the server's own failures; what it is told names no
-    /// space, no pack and no client.
-    #[must_use]
+    /// Makes a server, and the log of one that had none. `report` is told of the server's own failures; what
+    /// it is told names no space, no pack and no client.
+    ///
+    /// **Errors** [`StoreError`].
     pub fn new(
         identity: Identity,
         stores: Stores,
         caps: Caps,
         clock: Clock,
         report: Box<dyn Fn(&str) + Send + Sync>,
-    ) -> Self {
+    ) -> Result<Self, StoreError> {
+        log::begin(&*stores.meta, &identity, clock())?;
         let (receiving, links, log) = (Mutex::default(), Links::default(), Log::default());
-        Self {
+        Ok(Self {
             stores,
             identity,
             log,
@@ -95,7 +97,7 @@ impl Server {
             links,
             clock,
             report,
-        }
+        })
     }
 
     /// Returns the server's card.
@@ -227,7 +229,7 @@ impl Server {
         encode(&CardResponse { cards: self.identity.cards.clone(), tls_key, tls_signature })
     }
 
-    pub(crate) fn report(&self, error: &sr_store::StoreError) {
+    pub(crate) fn report(&self, error: &StoreError) {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {

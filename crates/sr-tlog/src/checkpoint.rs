@@ -88,6 +88,8 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// What the witnesses say to it.
     pub quorum: Quorum,
+    /// When the log has signed it, in Unix seconds.
+    pub signed_s: u64,
 }
 
 impl LogKeys {
@@ -130,11 +132,13 @@ impl LogKeys {
         if checkpoint.origin() != self.origin() {
             return Err(LogError::OtherLog);
         }
+        let mut signed_s = 0;
         for key in &self.keys {
-            signed_by(key, &checkpoint, &note, u64::MAX)?.ok_or(LogError::NotSigned)?;
+            let at_s = signed_by(key, &checkpoint, &note, u64::MAX)?.ok_or(LogError::NotSigned)?;
+            signed_s = at_s.max(signed_s);
         }
         let quorum = policy.quorum(&checkpoint, &note, until_s)?;
-        Ok(Opened { checkpoint, quorum })
+        Ok(Opened { checkpoint, quorum, signed_s })
     }
 }
 

@@ -15,8 +15,8 @@ pub const CARD: &str = "/v1/card";
 pub const SPACE_CREATE: &str = "/v1/space/create";
 /// Gives a space the keys of another generation: [`SpaceRotate`], empty answer.
 pub const SPACE_ROTATE: &str = "/v1/space/rotate";
-/// Begins an account, or appends to its chain: [`AccountAppend`], empty answer. An account and a
-/// space never share a connection.
+/// Begins an account, or appends to its chain: [`AccountAppend`], the answer is a
+/// [`SignedReceipt`](crate::log::SignedReceipt). An account and a space never share a connection.
 pub const ACCOUNT_APPEND: &str = "/v1/account/append";
 /// Reads an account's chain: [`AccountRead`], [`AccountResponse`]. Whoever knows the id may.
 pub const ACCOUNT_READ: &str = "/v1/account/read";

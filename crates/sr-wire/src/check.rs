@@ -119,6 +119,15 @@ pub enum Misbehaviour {
     /// SR-036: a checkpoint with fewer entries than one that this client has accepted.
     #[error("SR-036: the server shows a shorter log than it showed before")]
     LogRolledBack = 36,
+    /// SR-037: the newest card that the log has is not the one that the server shows.
+    #[error("SR-037: the server shows a card of itself that is not the newest in its log")]
+    CardNotLogged = 37,
+    /// SR-038: an answer to a change of an account that is not the server's promise to log it.
+    #[error("SR-038: the server does not promise to log a change of the account")]
+    ReceiptForged = 38,
+    /// SR-039: a log, signed later than promised, without what the server has promised to log.
+    #[error("SR-039: the server has not logged a change of the account as it promised")]
+    ReceiptBroken = 39,
 }
 
 impl Misbehaviour {

@@ -32,6 +32,8 @@ labels! {
     BLOCK_COMMIT = "block-commit";
     /// Hash of a server card, and what a card's signature covers.
     CARD = "card";
+    /// Hash of a log's origin, under which the log has the server's cards.
+    CARD_INDEX = "card-index";
     /// The identity key's signature over the TLS key it serves with.
     CARD_TLS = "card-tls";
     /// Key of the keyed hash that names chunks of file content.
@@ -132,6 +134,8 @@ labels! {
     PACK_SLOT = "pack-slot";
     /// A capability's signature over the return of what was deleted.
     PACK_UNDELETE = "pack-undelete";
+    /// The server's signature over its promise to log something.
+    RECEIPT = "receipt";
     /// What the chain commits to of a root.
     ROOT_COMMIT = "root-commit";
     /// Hash of a root record.

@@ -586,6 +586,9 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::LogUnsigned => "LOG_UNSIGNED",
         Misbehaviour::LogNotOwn => "LOG_NOT_OWN",
         Misbehaviour::LogRolledBack => "LOG_ROLLED_BACK",
+        Misbehaviour::CardNotLogged => "CARD_NOT_LOGGED",
+        Misbehaviour::ReceiptForged => "RECEIPT_FORGED",
+        Misbehaviour::ReceiptBroken => "RECEIPT_BROKEN",
         _ => "MISBEHAVIOUR",
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::geteuid;
 use serde_json::{Value, json};
-use sr_server::{DataDir, Server, TlsListener, add_invite};
+use sr_server::{DataDir, DataError, Server, TlsListener, add_invite};
 use sr_store::{Caps, DICTIONARY, Disclosure, Selection};
 use sr_wire::{AccountId, Invite, SpaceId};
 use tokio::runtime::Runtime;
@@ -48,10 +48,11 @@ impl Running {
         let listener = runtime.block_on(TlsListener::bind(listen)).map_err(cannot_listen)?;
         let address = listener.local_address().map_err(cannot_listen)?;
         // Only a server that can be reached is made.
-        let data = DataDir::open(dir, clock()(), &mut os_rng())?;
+        let data = DataDir::open(dir, &mut os_rng())?;
         let report = |what: &str| write_lines(&mut io::stderr().lock(), &format!("error: {what}"));
         let server =
-            Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report));
+            Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report))
+                .map_err(DataError::Store)?;
         let name = server.card().short_name();
         runtime.spawn(Arc::new(server).serve(listener));
         Ok(Self { runtime, address, is_new: data.is_new, name, _lock: data.lock })

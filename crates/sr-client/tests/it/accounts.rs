@@ -496,7 +496,7 @@ fn sr_010_a_kit_restores_from_the_server_that_it_was_made_at_only() {
         fs::write(data.join("identity.key"), [7; 32]).expect("writes");
         // The log begins anew, under the keys of the other one.
         let database = rusqlite::Connection::open(data.join("strongroom.db")).expect("opens");
-        database.execute("DELETE FROM checkpoints", []).expect("forgets");
+        database.execute_batch("DELETE FROM checkpoints; DELETE FROM log;").expect("forgets");
     });
     let refused = world.restore_kit(&kit, "new", clock());
     assert_refused(&refused, Misbehaviour::CardMismatch);

@@ -384,7 +384,7 @@ fn a_server_without_its_records_deletes_nothing() {
     let aside = world.dir.path().join("aside");
     fs::rename(&database, &aside).expect("moves");
     let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-    let opened = sr_server::DataDir::open(&world.data(), 0, &mut rng);
+    let opened = sr_server::DataDir::open(&world.data(), &mut rng);
     assert!(matches!(opened, Err(sr_server::DataError::Database)));
     assert_eq!(world.all_packs(), packs);
     fs::rename(&aside, &database).expect("moves back");

@@ -3,20 +3,21 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 use sr_client::{
-    Client, ClientError, DeviceKind, LogReader, LogState, Progress, ReadData, VerifiedLog,
+    Client, ClientError, DeviceKind, LogReader, LogState, LogStatus, Progress, ReadData,
+    VerifiedLog,
 };
 use sr_server::{DataDir, Server, add_invite};
 use sr_store::Caps;
 use sr_trust::{Block, Mirror, block_hash};
 use sr_wire::{
     Invite, Misbehaviour,
-    log::{Entry, Key, Newest, block_commit},
+    log::{Entry, Key, LOGGED_WITHIN_S, Newest, block_commit},
 };
 
 use crate::{
@@ -32,7 +33,10 @@ fn rng() -> impl sr_crypto::CryptoRng {
     rand_core::UnwrapErr(getrandom::SysRng)
 }
 
-/// Reads the log as a stranger, once it has so many entries.
+/// Every log begins with the server's two cards.
+const CARDS: u64 = 2;
+
+/// Reads the log as a stranger, once it has so many entries of accounts.
 fn log_of(address: &str, size: u64) -> Result<VerifiedLog, ClientError> {
     let reader = LogReader::new(address, clock()).expect("reads");
     wait_for(&reader, size);
@@ -42,7 +46,8 @@ fn log_of(address: &str, size: u64) -> Result<VerifiedLog, ClientError> {
 fn wait_for(reader: &LogReader, size: u64) {
     let began = Instant::now();
     // Before its first checkpoint, a server has none.
-    while reader.status().map_or(true, |status| status.size < size) && began.elapsed() < PATIENCE {
+    let is_short = |status: LogStatus| status.size < size + CARDS;
+    while reader.status().map_or(true, is_short) && began.elapsed() < PATIENCE {
         std::thread::yield_now();
     }
 }
@@ -51,17 +56,22 @@ fn database(data: &Path) -> Connection {
     Connection::open(data.join("strongroom.db")).expect("opens")
 }
 
-/// Changes the only entry of a server's log.
+/// Changes the only entry of an account.
 fn change_entry(data: &Path, change: impl Fn(&mut Entry)) {
     let database = database(data);
-    let entry: Vec<u8> =
-        database.query_row("SELECT entry FROM log", [], |row| row.get(0)).expect("has an entry");
-    let mut entry: Entry = sr_wire::decode("entry", &entry, 200).expect("reads");
+    let mut entry = last_entry(&database);
     change(&mut entry);
-    database.execute("UPDATE log SET entry = ?1", [entry.to_bytes()]).expect("changes");
+    let set = "UPDATE log SET entry = ?1 WHERE place = ?2";
+    database.execute(set, rusqlite::params![entry.to_bytes(), CARDS]).expect("changes");
 }
 
-/// Plays the operator who changes the only entry, and signs that.
+fn last_entry(database: &Connection) -> Entry {
+    let last = "SELECT entry FROM log ORDER BY place DESC LIMIT 1";
+    let entry: Vec<u8> = database.query_row(last, [], |row| row.get(0)).expect("has an entry");
+    sr_wire::decode("entry", &entry, 200).expect("reads")
+}
+
+/// Plays the operator who changes the only entry of an account, and signs that.
 fn rewrite(world: &mut World, change: impl Fn(&mut Entry)) {
     world.tamper(|data| {
         change_entry(data, change);
@@ -83,7 +93,7 @@ fn anyone_reads_every_change_of_every_account_in_order() {
     let other = world.data().with_file_name("other");
     let client = Client::join(&other, &invite, None, "other", clock()).expect("joins");
     let log = log_of(&address, 2).expect("verifies");
-    assert_eq!((log.status.size, log.accounts, log.unknown_from), (2, 2, None));
+    assert_eq!((log.status.size, log.accounts, log.unknown_from), (2 + CARDS, 2, None));
     assert!(log.last_s <= clock()());
     let own = client.log().expect("reads").verify(&Progress::default()).expect("verifies");
     assert_eq!(own, log, "with an account it is the same");
@@ -134,7 +144,7 @@ fn an_entry_of_a_later_version_is_no_alarm() {
     log_of(&address, 1).expect("verifies");
     rewrite(&mut world, |entry| entry.kind = 64);
     let log = log_of(&address, 1).expect("verifies");
-    assert_eq!((log.unknown_from, log.accounts), (Some(0), 0));
+    assert_eq!((log.unknown_from, log.accounts), (Some(CARDS), 0));
 }
 
 #[test]
@@ -223,12 +233,12 @@ fn status(world: &World) -> Result<LogState, ClientError> {
 fn each_sync_reads_what_is_new_and_keeps_it() {
     let (mut world, address) = world_with_account();
     log_of(&address, 1).expect("verifies");
-    let seen = LogState { size: 1, ..LogState::default() };
+    let seen = LogState { size: 1 + CARDS, ..LogState::default() };
     assert_eq!(status(&world).expect("syncs"), seen);
     somebody_joins(&mut world, "second");
     log_of(&address, 2).expect("verifies");
-    assert_eq!(status(&world).expect("syncs"), LogState { size: 2, ..seen.clone() });
-    assert_eq!(status(&world).expect("syncs"), LogState { size: 2, ..seen });
+    assert_eq!(status(&world).expect("syncs"), LogState { size: 2 + CARDS, ..seen.clone() });
+    assert_eq!(status(&world).expect("syncs"), LogState { size: 2 + CARDS, ..seen });
 }
 
 #[test]
@@ -314,14 +324,59 @@ fn sr_035_a_change_that_no_device_made_is_refused() {
         status(&world).expect("syncs");
         world.tamper(|data| {
             let database = database(data);
-            let entry: Vec<u8> =
-                database.query_row("SELECT entry FROM log", [], |row| row.get(0)).expect("has one");
-            let entry: Entry = sr_wire::decode("entry", &entry, 200).expect("reads");
+            let entry = last_entry(&database);
             let newest = Newest { seq: entry.seq, value: entry.value };
             let ghost = Entry::following(Some(&newest), entry.key(), [7; 32], entry.time_s);
             let ghost = ghost.to_bytes();
             database.execute("INSERT INTO log (entry) VALUES (?1)", [ghost]).expect("adds");
         });
+        log_of(&address, 2).expect("a stranger can't tell");
+        status(&world)
+    });
+}
+
+/// The operator shows everybody else another card.
+#[test]
+fn sr_037_a_card_that_the_log_does_not_have_is_refused() {
+    attack(&[Misbehaviour::CardNotLogged], || {
+        let (mut world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        world.tamper(|data| {
+            let database = database(data);
+            let delete = "DELETE FROM log WHERE place > 1; DELETE FROM checkpoints;";
+            database.execute_batch(delete).expect("deletes");
+            let card = Entry { value: [7; 32], ..last_entry(&database) };
+            let set = "UPDATE log SET entry = ?1 WHERE place = 1";
+            database.execute(set, [card.to_bytes()]).expect("changes");
+        });
+        let stranger = log_of(&address, 0).map(drop);
+        let (invite, profile) = (world.invite(), world.other("second"));
+        let joined = Client::join(&profile, &invite, None, "second", clock()).map(drop);
+        assert_eq!(stranger.is_ok(), joined.is_ok(), "{stranger:?} {joined:?}");
+        joined
+    });
+}
+
+/// The operator takes a device's change, and logs it for nobody. What others do goes on being logged.
+#[test]
+fn sr_039_a_change_that_is_never_logged_is_refused_after_its_time() {
+    attack(&[Misbehaviour::ReceiptBroken], || {
+        let (mut world, address) = world_with_account();
+        log_of(&address, 1).expect("verifies");
+        status(&world).expect("syncs");
+        drop(world.with_kit());
+        world.tamper(|data| {
+            let database = database(data);
+            let kept = CARDS + 1;
+            database.execute("DELETE FROM log WHERE place >= ?1", [kept]).expect("deletes");
+            database.execute("DELETE FROM checkpoints", []).expect("forgets");
+        });
+        log_of(&address, 1).expect("verifies");
+        let late = LOGGED_WITHIN_S + 1;
+        world.ahead.store(late, Ordering::SeqCst);
+        // Within its time it only counts as missing.
+        assert_eq!(status(&world).expect("syncs").missing, 1);
+        somebody_joins(&mut world, "second");
         log_of(&address, 2).expect("a stranger can't tell");
         status(&world)
     });
@@ -337,7 +392,7 @@ fn backups_go_on_without_the_log_and_the_device_says_so() {
     world.write("file", "content");
     world.backup();
     let seen = status(&world).expect("syncs");
-    assert_eq!(seen.size, 1);
+    assert_eq!(seen.size, 1 + CARDS);
     assert!(seen.withheld.is_some());
 }
 
@@ -348,12 +403,14 @@ fn a_server_does_not_contradict_itself() {
     log_of(&address, 1).expect("verifies");
     world.stop();
     let reports = || {
-        let opened = DataDir::open(&world.data(), clock()(), &mut rng()).expect("opens");
+        let opened = DataDir::open(&world.data(), &mut rng()).expect("opens");
         let reports = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&reports);
         let report = move |what: &str| told.lock().expect("lock").push(what.to_owned());
         let (identity, stores) = (opened.identity, opened.stores);
-        Server::new(identity, stores, Caps::default(), clock(), Box::new(report)).publish();
+        Server::new(identity, stores, Caps::default(), clock(), Box::new(report))
+            .expect("begins")
+            .publish();
         reports.lock().expect("lock").clone()
     };
     assert_eq!(reports(), Vec::<String>::new());
@@ -386,19 +443,20 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn what_was_made_before_the_log_goes_on_with_one() {
     let (dir, data, profile) = before_the_log();
-    let opened = DataDir::open(&data, clock()(), &mut rng()).expect("opens");
+    let opened = DataDir::open(&data, &mut rng()).expect("opens");
     let meta = Arc::clone(&opened.stores.meta);
     let account = meta.accounts().expect("lists")[0];
     let (blocks, _) = meta.blocks(account, 0, usize::MAX).expect("reads");
     let network = SimulatedNetwork::new();
     let server =
-        Server::new(opened.identity, opened.stores, Caps::default(), clock(), Box::new(|_| {}));
+        Server::new(opened.identity, opened.stores, Caps::default(), clock(), Box::new(|_| {}))
+            .expect("begins");
     let _runtime = network.serve(server);
     // The profile pins the card without a log, and follows to the one with it.
     let client = Client::open_by(&profile, clock(), &dialer(&network)).expect("opens");
     wait_for(&client.log().expect("reads"), blocks.len() as u64);
     let log = client.log().expect("reads").verify(&Progress::default()).expect("verifies");
-    assert_eq!((log.status.size, log.accounts), (blocks.len() as u64, 1));
+    assert_eq!((log.status.size, log.accounts), (blocks.len() as u64 + CARDS, 1));
     let mut mirror = Mirror::default();
     for entry in meta.log_entries(0, 100).expect("reads") {
         mirror.take(&entry.to_bytes()).expect("follows");

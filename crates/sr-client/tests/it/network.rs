@@ -232,8 +232,15 @@ pub(crate) fn simulated(
     let _ = meta.add_vouchers(&hashes);
     let stores = Stores { meta, blobs };
     let network = SimulatedNetwork::new();
-    let runtime = network.serve(Server::new(identity(), stores, caps, clock, Box::new(|_| {})));
+    let runtime = network.serve(server(&stores, caps, &clock));
     (runtime, network, invite)
+}
+
+/// A server over stores that may fail: whoever runs it starts it again.
+pub(crate) fn server(stores: &Stores, caps: Caps, clock: &sr_client::Clock) -> Server {
+    let begin =
+        || Server::new(identity(), stores.clone(), caps, Arc::clone(clock), Box::new(|_| {}));
+    (0..100).find_map(|_| begin().ok()).expect("begins")
 }
 
 pub(crate) fn dialer(network: &Arc<SimulatedNetwork>) -> sr_client::MakeDialer {

@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use sr_server::{Server, Stores};
+use sr_server::Stores;
 use sr_store::{BlobStore, Caps, Fault, Faults, Faulty, MemoryBlobs, MemoryMeta};
 use sr_wire::{PackId, limits::SLOT_LEN};
 
 use crate::{
-    network::{Simulated, identity},
+    network::{Simulated, server},
     world::clock,
 };
 
@@ -64,8 +64,7 @@ fn ended_after(calls: u64) -> Option<(Simulated, Arc<MemoryMeta>, Arc<MemoryBlob
 fn a_client_and_a_server_that_ended_go_on_in_the_middle_of_a_pack() {
     let (mut simulated, meta, blobs, pack) = ended_after_three_slots();
     let stores = Stores { meta, blobs: blobs.clone() };
-    let server = Server::new(identity(), stores, Caps::default(), clock(), Box::new(|_| {}));
-    simulated.runtime = simulated.network.serve(server);
+    simulated.runtime = simulated.network.serve(server(&stores, Caps::default(), &clock()));
     let sent = sent(&simulated, || drop(simulated.backup().expect("goes on")));
     assert!(sent < PACK_LEN - 3 * SLOT_LEN + BESIDE, "{sent} bytes");
     assert!(blobs.has(pack).expect("has"), "it is the same pack");
@@ -112,7 +111,7 @@ fn a_kept_pack_that_the_server_refuses_stops_nothing() {
     let (mut simulated, meta, blobs, pack) = ended_after_three_slots();
     let serve = |caps| {
         let stores = Stores { meta: meta.clone(), blobs: blobs.clone() };
-        Server::new(identity(), stores, caps, clock(), Box::new(|_| {}))
+        server(&stores, caps, &clock())
     };
     simulated.runtime =
         simulated.network.serve(serve(Caps { bytes_per_space: 1 << 20, ..Caps::default() }));

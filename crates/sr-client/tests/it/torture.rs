@@ -21,13 +21,13 @@ use rand_chacha::{
 use sr_client::{
     Client, ClientError, Clock, DeviceKind, Keep, Linking, Progress, ReadData, Target,
 };
-use sr_server::{Server, Stores};
+use sr_server::Stores;
 use sr_store::{Caps, Fault, Faults, Faulty, MemoryBlobs, MemoryMeta, MetaStore, sweep};
 use sr_wire::{Misbehaviour, SnapshotId};
 use tokio::runtime::Runtime;
 
 use crate::{
-    network::{SimulatedNetwork, dialer, identity, simulated_invite},
+    network::{SimulatedNetwork, dialer, server, simulated_invite},
     world::{assert_same_tree, clock},
 };
 
@@ -305,8 +305,7 @@ impl Torture {
         };
         let ahead_s = Arc::clone(&self.ahead_s);
         let clock: Clock = Arc::new(move || later(ahead_s.load(Ordering::SeqCst)));
-        let server = Server::new(identity(), stores, Caps::default(), clock, Box::new(|_| {}));
-        self.server = Some(self.network.serve(server));
+        self.server = Some(self.network.serve(server(&stores, Caps::default(), &clock)));
     }
 
     fn clock(&self) -> Clock {

@@ -56,12 +56,8 @@ impl World {
 
     pub(crate) fn start(&mut self) {
         let runtime = Runtime::new().expect("runtime");
-        let data = DataDir::open(
-            &self.data(),
-            self.clock()(),
-            &mut rand_core::UnwrapErr(getrandom::SysRng),
-        )
-        .expect("opens");
+        let data = DataDir::open(&self.data(), &mut rand_core::UnwrapErr(getrandom::SysRng))
+            .expect("opens");
         // The port stays the same over restarts: it is in the invite.
         let port = self.server.as_ref().map_or(0, |(_, address)| address.port());
         let port = fs::read_to_string(self.dir.path().join("port"))
@@ -73,8 +69,10 @@ impl World {
         let address = listener.local_address().expect("address");
         fs::write(self.dir.path().join("port"), address.port().to_string()).expect("writes");
         let caps = self.caps;
-        let server =
-            Arc::new(Server::new(data.identity, data.stores, caps, self.clock(), Box::new(|_| {})));
+        let server = Arc::new(
+            Server::new(data.identity, data.stores, caps, self.clock(), Box::new(|_| {}))
+                .expect("begins"),
+        );
         runtime.spawn(server.serve(listener));
         // The lock is of the process, which in a test plays several servers one after another.
         self.server = Some((runtime, address));

@@ -52,7 +52,8 @@ fn start() -> Connect {
     let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(MemoryBlobs::default()) };
     let identity = Identity::from_seed(&Secret32::init_with(|s| s.fill(1)));
     let clock: sr_server::Clock = Arc::new(|| 0);
-    let server = Server::new(identity, stores, Caps::default(), clock, Box::new(|_| {}));
+    let server =
+        Server::new(identity, stores, Caps::default(), clock, Box::new(|_| {})).expect("begins");
     let (connect, accepted) = unbounded_channel();
     tokio::spawn(Arc::new(server).serve(Listener(accepted)));
     connect
