@@ -21,6 +21,7 @@ pub(crate) fn all() -> Result<(), String> {
     run_all(&["build", "--quiet", "--package", "strongroom"])?;
     let binary = root().join("target/debug/strongroom");
     run(Command::new(&binary).args(["demo", "--json"]))?;
+    run(Command::new(&binary).args(["adversary", "run", "--json"]))?;
     crate::kill::rounds(&binary, KILL_ROUNDS, "1")?;
     deny()
 }

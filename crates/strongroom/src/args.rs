@@ -90,6 +90,10 @@ pub(crate) enum Command {
     /// Link, list, name and take out devices
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Play a compelled operator against this program: list the attacks, run them, try one by hand
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Adversary(AdversaryCommand),
     /// Try everything on this machine, and play the operator
     ///
     /// Runs a server and a client with throw-away keys, backs up a sample, or DIR, restores it, and
@@ -548,6 +552,41 @@ pub(crate) enum LogCommand {
         /// Of the server at this address, HOST:PORT, instead of this profile's own
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
+    },
+}
+
+/// `adversary …`
+#[cfg(feature = "server")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdversaryCommand {
+    /// List the attacks, and what has to come of each
+    List,
+    /// Play the attacks in a temporary place, against throw-away accounts
+    ///
+    /// For each the servers and the clients are real; what is bent is what the server stores, its clock, or
+    /// its identity. Nothing is left behind.
+    Run {
+        /// Only this one, with every try; may be repeated
+        #[arg(long, value_name = "ID")]
+        row: Vec<String>,
+    },
+    /// Serve a copy of a server's data directory as the operator of one attack would, to try it by hand
+    ///
+    /// The directory is CHANGED. Copy a server's directory while the server is switched off, and give the
+    /// copy.
+    Serve {
+        /// The attack
+        #[arg(long, value_name = "ID")]
+        row: String,
+        /// Which way of it, from 1; `adversary run --row ID` lists them in order
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        way: usize,
+        /// A copy of a server's data directory
+        #[arg(long, value_name = "COPY")]
+        data: PathBuf,
+        /// Where to listen: where the devices expect their server
+        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7443")]
+        listen: std::net::SocketAddr,
     },
 }
 

@@ -3,6 +3,8 @@
 //! stdout has the result, stderr progress and notes. Exit codes and the JSON of every command are a
 //! contract; `docs/errors.md` lists both.
 
+#[cfg(feature = "server")]
+mod adversary;
 mod args;
 mod ask;
 mod backup;
@@ -105,6 +107,8 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
                 backup::verify(args, output, read_data, *limits)
             }
         },
+        #[cfg(feature = "server")]
+        Command::Adversary(command) => adversary::command(output, command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "strongroom", &mut script);

@@ -20,8 +20,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sr-server", &["sr-crypto", "sr-wire", "sr-tlog", "sr-store", "sr-trust"]),
     ("sr-vault", &["sr-crypto", "sr-wire", "sr-trust", "sr-keys"]),
     ("sr-client", &["sr-crypto", "sr-wire", "sr-tlog", "sr-trust", "sr-keys", "sr-vault"]),
-    // It shows the blocks that a server sees, and the demo forges some; hence sr-trust.
-    ("strongroom", &["sr-crypto", "sr-wire", "sr-client", "sr-server", "sr-store", "sr-trust"]),
+    ("sr-adversary", &["sr-crypto", "sr-wire", "sr-trust", "sr-store", "sr-server", "sr-client"]),
+    // It shows the blocks that a server sees; hence sr-trust.
+    (
+        "strongroom",
+        &["sr-crypto", "sr-wire", "sr-client", "sr-server", "sr-store", "sr-trust", "sr-adversary"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, thread};
 
+use sr_adversary::operator::Accounts;
 use sr_client::{Client, ClientError, DeviceKind, Linking, Progress, Target, compare};
 use sr_wire::Misbehaviour;
 
 use crate::{
-    demo::{Attempt, Stage, local, operator::Accounts, sql},
+    demo::{Attempt, Stage, adversary, local},
     failure::Failure,
     output::Output,
     status::clock,
@@ -31,7 +32,7 @@ impl Stage {
         client.set_kit(&kit, None)?;
         drop(client);
         output.note("..  taking the stolen laptop out, with an operator who helps the thief");
-        let before = Accounts::read(&self.data()).map_err(sql)?;
+        let before = Accounts::read(&self.data()).map_err(adversary)?;
         self.client()?.revoke_device("laptop")?;
         attempts.push(self.swap_the_key()?);
         attempts.push(self.let_the_laptop_write(&before)?);
@@ -64,13 +65,10 @@ impl Stage {
     }
 
     fn add_a_ghost(&self) -> Result<Attempt, Failure> {
-        let accounts = Accounts::read(&self.data()).map_err(sql)?;
-        let added = accounts.add_ghost(&self.data());
-        added
-            .ok_or_else(|| local(std::io::Error::other("no ghost could be made")))?
-            .map_err(sql)?;
+        let accounts = Accounts::read(&self.data()).map_err(adversary)?;
+        accounts.add_ghost(&self.data()).map_err(adversary)?;
         let happened = self.client()?.snapshots();
-        accounts.put_back(&self.data()).map_err(sql)?;
+        accounts.put_back(&self.data()).map_err(adversary)?;
         Ok(refused(
             "add a device of theirs",
             happened.map(|_| ()),
@@ -81,10 +79,10 @@ impl Stage {
 
     /// The second device has not seen the new key yet, and is given another.
     fn swap_the_key(&self) -> Result<Attempt, Failure> {
-        let accounts = Accounts::read(&self.data()).map_err(sql)?;
-        accounts.swap_key_block(&self.data()).map_err(sql)?;
+        let accounts = Accounts::read(&self.data()).map_err(adversary)?;
+        accounts.swap_key_block(&self.data()).map_err(adversary)?;
         let happened = self.device("second")?.snapshots();
-        accounts.put_back(&self.data()).map_err(sql)?;
+        accounts.put_back(&self.data()).map_err(adversary)?;
         Ok(refused(
             "swap your account's key",
             happened.map(|_| ()),
@@ -96,14 +94,14 @@ impl Stage {
     /// The operator shows the laptop the account as it was, and takes what it writes; then shows it
     /// to a device that knows of the removal.
     fn let_the_laptop_write(&self, before: &Accounts) -> Result<Attempt, Failure> {
-        let now = Accounts::read(&self.data()).map_err(sql)?;
+        let now = Accounts::read(&self.data()).map_err(adversary)?;
         let expected = self.client()?.snapshots()?.len();
-        before.put_back(&self.data()).map_err(sql)?;
+        before.put_back(&self.data()).map_err(adversary)?;
         let mut laptop = self.device("laptop")?;
         laptop.add_folder(&self.folder)?;
         let wrote = laptop.backup(None, &Progress::default()).is_ok();
         drop(laptop);
-        now.put_back(&self.data()).map_err(sql)?;
+        now.put_back(&self.data()).map_err(adversary)?;
         let shown = self.client()?.snapshots().map(|snapshots| snapshots.len());
         let shown_second = self.device("second")?.snapshots().map(|snapshots| snapshots.len());
         // From here on it is shown the truth, and its own program refuses.

@@ -1,7 +1,6 @@
 //! `demo`: the main job on this machine, and then the operator's attempts, one by one.
 
 mod accounts;
-mod operator;
 mod sample;
 mod sweep;
 
@@ -13,6 +12,7 @@ use std::{
 };
 
 use serde_json::json;
+use sr_adversary::{AdversaryError, operator};
 use sr_client::{Client, Comparison, Progress, RestoreReport, Target, compare};
 use sr_server::add_invite;
 use sr_store::DICTIONARY;
@@ -118,7 +118,8 @@ impl Stage {
         let mut attempts = attempts;
         (numbers.sent, numbers.skipped) = (sent, self.skipped.len());
         output.note("..  as the operator: remembering today's state, to show it again later");
-        let old = operator::remember(&self.data(), &self.dir.path().join("old")).map_err(local)?;
+        let old =
+            operator::remember(&self.data(), &self.dir.path().join("old")).map_err(adversary)?;
         with_progress(output, "the server", |progress| self.client()?.backup(None, progress))?;
         output.note("..  as the operator: changing one byte");
         attempts.push(self.change_a_byte()?);
@@ -189,18 +190,18 @@ impl Stage {
     }
 
     fn change_a_byte(&self) -> Result<Attempt, Failure> {
-        let path = operator::largest_pack(&self.data()).map_err(local)?;
-        operator::flip_a_bit(&path).map_err(local)?;
+        let path = operator::largest_pack(&self.data()).map_err(adversary)?;
+        operator::flip_a_bit(&path).map_err(adversary)?;
         let attempt = self.damaged("change one byte", "SR-001")?;
-        operator::flip_a_bit(&path).map_err(local)?;
+        operator::flip_a_bit(&path).map_err(adversary)?;
         Ok(attempt)
     }
 
     fn swap_two(&self) -> Result<Attempt, Failure> {
-        let (a, b) = operator::two_packs(&self.data()).map_err(local)?;
-        operator::swap(&a, &b).map_err(local)?;
+        let (a, b) = operator::two_packs(&self.data()).map_err(adversary)?;
+        operator::swap(&a, &b).map_err(adversary)?;
         let attempt = self.damaged("swap two stored objects", "SR-00")?;
-        operator::swap(&a, &b).map_err(local)?;
+        operator::swap(&a, &b).map_err(adversary)?;
         Ok(attempt)
     }
 
@@ -250,20 +251,20 @@ impl Stage {
 
     fn roll_back(&mut self, old: &operator::OldState) -> Result<Attempt, Failure> {
         let address = self.stop_server()?;
-        let newest =
-            operator::put_back(&self.data(), old, &self.dir.path().join("new")).map_err(local)?;
+        let newest = operator::put_back(&self.data(), old, &self.dir.path().join("new"))
+            .map_err(adversary)?;
         self.start_server(address)?;
         let happened = self.try_snapshots();
         self.stop_server()?;
-        operator::undo(&self.data(), newest).map_err(local)?;
+        operator::undo(&self.data(), newest).map_err(adversary)?;
         self.start_server(address)?;
         Ok(self.refused("give you last week's state", happened))
     }
 
     fn hide_newest(&mut self) -> Result<Attempt, Failure> {
-        let hidden = operator::hide_newest(&self.data()).map_err(sql)?;
+        let hidden = operator::hide_newest(&self.data()).map_err(adversary)?;
         let happened = self.try_snapshots();
-        operator::show_again(&self.data(), &hidden).map_err(sql)?;
+        operator::show_again(&self.data(), &hidden).map_err(adversary)?;
         Ok(self.refused("hide the newest snapshot", happened))
     }
 
@@ -401,7 +402,7 @@ fn local(error: io::Error) -> Failure {
     )
 }
 
-fn sql(error: rusqlite::Error) -> Failure {
+fn adversary(error: AdversaryError) -> Failure {
     local(io::Error::other(error))
 }
 

@@ -235,6 +235,49 @@ fn a_server_that_misbehaves_ends_in_30_and_names_the_files() {
 }
 
 #[test]
+fn the_operator_is_played_and_each_row_says_what_came_of_it() {
+    let world = World::new();
+    let (code, report) = world.json(&["adversary", "run", "--row", "ST-10", "--row", "id-04"]);
+    assert_eq!(code, 0, "{report}");
+    let rows = report["data"]["rows"].as_array().expect("rows");
+    let of = |field: &str| rows.iter().map(|row| row[field].clone()).collect::<Vec<_>>();
+    assert_eq!(of("id"), ["ST-10", "ID-04"]);
+    assert_eq!(of("result"), ["held", "not tested"]);
+    assert_eq!(of("code"), [Value::from("SR-007"), Value::Null]);
+    assert_eq!(report["data"]["false_alarms"], serde_json::json!([]));
+    let (_, list) = world.json(&["adversary", "list"]);
+    assert_eq!(list["data"]["rows"].as_array().expect("rows").len(), 35);
+    world.fails(&["adversary", "run", "--row", "XX-01"], 2, "USAGE");
+    world.fails(&["adversary", "serve", "--row", "ID-04", "--data", "nowhere"], 2, "USAGE");
+}
+
+/// As a person would: yesterday's copy of the server, served by an operator who means it.
+#[test]
+fn a_copy_that_is_served_by_the_operator_is_refused() {
+    let mut world = World::joined();
+    world.done(&["backup", "now"]);
+    world.stop();
+    let (server, copy) = (world.path("server"), world.path("copy"));
+    let copied = Command::new("cp").arg("-a").args([&server, &copy]).status().expect("copies");
+    assert!(copied.success());
+    world.start();
+    fs::write(world.path("folder/notes.txt"), "second").expect("writes");
+    world.done(&["backup", "now"]);
+    world.stop();
+    let serve = ["adversary", "serve", "--row", "ST-09", "--listen", &world.address, "--data"];
+    let mut operator =
+        world.command(&serve).arg(&copy).stderr(Stdio::piped()).spawn().expect("starts");
+    let notes = BufReader::new(operator.stderr.take().expect("stderr"));
+    let listens = notes.lines().map_while(Result::ok).any(|line| line.contains("listening"));
+    assert!(listens);
+    world.fails(&["backup", "snapshots"], 30, "HEAD_ROLLED_BACK");
+    operator.kill().expect("kills");
+    operator.wait().expect("ends");
+    world.start();
+    world.done(&["backup", "snapshots"]);
+}
+
+#[test]
 fn the_demo_holds_on_a_folder_with_all_kinds_of_entries() {
     let world = World::new();
     let folder = world.path("mine");
