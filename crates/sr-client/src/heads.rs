@@ -8,7 +8,9 @@ use sr_wire::{
     api::{ErrorCode, HeadResponse},
 };
 
-use crate::{ClientError, accepted::Accepted, account::Keys, profile::Profile, remote::Remote};
+use crate::{
+    ClientError, accepted::Accepted, account::Keys, evidence, profile::Profile, remote::Remote,
+};
 
 /// So many earlier heads are asked for at once.
 const HEADS_AT_ONCE: u64 = 64;
@@ -50,7 +52,7 @@ pub(crate) fn newest(
         // old one, somebody who was taken out could read.
         return Err(ClientError::AccountWaits { until_s: waiting.until_s });
     }
-    let response = match remote.read_head(keys, profile.answer(space)?.as_ref()) {
+    let (response, random) = match remote.read_head(keys, profile.answer(space)?.as_ref()) {
         // SR-006: a space that was made is not there any more.
         Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
             return Err(Misbehaviour::HeadRolledBack.into());
@@ -58,6 +60,9 @@ pub(crate) fn newest(
         response => response?,
     };
     let accepted = accept(profile, remote, keys, &response, writing);
+    if matches!(accepted, Err(ClientError::Misbehaviour(_))) {
+        evidence::about_head(profile, remote, &response.answer, random);
+    }
     match accepted {
         // The newest state is by somebody who counts only after a wait: until then the last accepted
         // one stays in use for reading.

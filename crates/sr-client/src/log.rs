@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sr_crypto::Hash;
-use sr_tlog::{Checkpoint, LogKeys, NOTE_LEN_MAX, Opened, Policy, TILE_WIDTH, Tile, entries_of};
-use sr_trust::{Mirror, Taken};
+use sr_tlog::{Checkpoint, NOTE_LEN_MAX, Opened, Policy, TILE_WIDTH, Tile, entries_of};
+use sr_trust::{Mirror, Taken, log_keys};
 use sr_wire::{
     Card, Misbehaviour,
     api::ErrorCode,
@@ -240,7 +240,7 @@ impl Follow<'_> {
 }
 
 /// Returns the entries from place `from` on that are in one bundle.
-fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientError> {
+pub(crate) fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8>>, ClientError> {
     let index = from / TILE_WIDTH as u64;
     let width = (size - index * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
     let width = u16::try_from(width).unwrap_or(u16::MAX);
@@ -263,15 +263,6 @@ fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Opened, Misbehaviour> {
     let size = opened.checkpoint.size();
     Misbehaviour::ResponseMalformed.refuse_if(size > limits::LOG_ENTRIES_MAX)?;
     Ok(opened)
-}
-
-/// Returns the keys of a server's log, if they are such.
-fn log_keys(card: &Card) -> Option<LogKeys> {
-    let text = std::str::from_utf8(card.log_keys.as_slice()).ok()?;
-    let mut lines = text.lines();
-    let keys = LogKeys::new(lines.next()?.parse().ok()?, lines.next()?.parse().ok()?).ok()?;
-    let is_its_own = keys.origin().as_bytes() == card.origin.as_slice();
-    (lines.next().is_none() && is_its_own).then_some(keys)
 }
 
 impl Client {

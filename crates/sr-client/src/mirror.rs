@@ -14,7 +14,7 @@ use sr_wire::{
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
-    Client, ClientError, account,
+    Client, ClientError, account, evidence,
     log::{self, Follow, Shown},
     profile::Profile,
     remote::Remote,
@@ -140,7 +140,11 @@ impl Client {
         let followed = || {
             let shown = shown?;
             profile.pin(&shown.card)?;
-            if let Some(state) = follow(profile, log_remote, &shown, &served)? {
+            let first = follow(profile, log_remote, &shown, &served);
+            if let Err(ClientError::Misbehaviour(refused)) = &first {
+                evidence::about_log(profile, log_remote, &shown, *refused);
+            }
+            if let Some(state) = first? {
                 return Ok(state);
             }
             // Another device has changed the account meanwhile.
@@ -218,14 +222,7 @@ impl Profile {
     /// Forgets the promises that were kept: `logged` changes of the account are in a log that was signed at
     /// `signed_s`.
     fn settle_receipts(&self, logged: u64, signed_s: u64) -> Result<(), ClientError> {
-        let receipts: Vec<(String, Vec<u8>)> = self.query(|database| {
-            let query = "SELECT key, value FROM state WHERE key GLOB 'receipt/*'";
-            let mut query = database.prepare_cached(query)?;
-            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })?;
-        for (key, receipt) in receipts {
-            let SignedReceipt { receipt, .. } =
-                decode("receipt", &receipt, receipt.len()).map_err(|_| self.damaged())?;
+        for (key, SignedReceipt { receipt, .. }) in self.receipts()? {
             if receipt.seq < logged {
                 self.query(|database| database.execute("DELETE FROM state WHERE key = ?1", [key]))?;
                 continue;
@@ -234,6 +231,19 @@ impl Profile {
             Misbehaviour::ReceiptBroken.refuse_if(signed_s > receipt.deadline_s)?;
         }
         Ok(())
+    }
+
+    /// Returns the promises that are not known to be kept, each with its key.
+    pub(crate) fn receipts(&self) -> Result<Vec<(String, SignedReceipt)>, ClientError> {
+        let rows: Vec<(String, Vec<u8>)> = self.query(|database| {
+            let query = "SELECT key, value FROM state WHERE key GLOB 'receipt/*'";
+            let mut query = database.prepare_cached(query)?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let parse = |(key, row): (String, Vec<u8>)| {
+            Ok((key, decode("receipt", &row, row.len()).map_err(|_| self.damaged())?))
+        };
+        rows.into_iter().map(parse).collect()
     }
 
     fn log_row(&self) -> Result<Option<KnownRow>, ClientError> {

@@ -25,7 +25,7 @@ use sr_keys::VaultKeys;
 use sr_vault::pack::Slots;
 use sr_wire::{
     AccountId, Card, CardResponse, Misbehaviour, PackId, Right, SealedHead, SignedAnswer,
-    SignedPackList, SpaceId, SwapProof, VLBytes,
+    SignedCard, SignedPackList, SpaceId, SwapProof, VLBytes,
     api::{self, ErrorBody, ErrorCode, HeadResponse},
     card_hash, create_bytes, decode, delete_bytes, encode, head_nonce, labels, limits,
     log::SignedReceipt,
@@ -67,6 +67,8 @@ pub(crate) struct Remote {
 struct Session {
     sender: SendRequest<Parts>,
     binding: [u8; 32],
+    /// From the first to the one that counts.
+    cards: Vec<SignedCard>,
     card: Card,
     counter: AtomicU64,
     /// Whether the right to read the space is proven.
@@ -153,6 +155,16 @@ impl Remote {
     /// Connects and returns the server's card, which is the pinned one.
     pub(crate) fn card(&self) -> Result<Card, ClientError> {
         self.with_session(None, |session| async move { Ok(session.card.clone()) })
+    }
+
+    /// Returns what this device's clock says, in Unix seconds.
+    pub(crate) fn now_s(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// Returns the server's cards, from the first on.
+    pub(crate) fn cards(&self) -> Result<Vec<SignedCard>, ClientError> {
+        self.with_session(None, |session| async move { Ok(session.cards.clone()) })
     }
 
     /// Returns a file of the log. The connection proves nothing, and asks about nothing else.
@@ -340,17 +352,17 @@ impl Remote {
         Ok(reply.packs)
     }
 
-    /// Returns the newest head and the server's verified word that it is.
+    /// Returns the newest head and the server's verified word that it is, and what opens the question's nonce.
     pub(crate) fn read_head(
         &self,
         keys: &VaultKeys,
         newest: Option<&SignedAnswer>,
-    ) -> Result<HeadResponse, ClientError> {
-        let (nonce, _) = head_nonce(newest, &mut os_rng());
+    ) -> Result<(HeadResponse, [u8; 32]), ClientError> {
+        let (nonce, random) = head_nonce(newest, &mut os_rng());
         self.with_session(Some((keys, Right::Read)), |session| async move {
             let request = encode(&api::HeadRead { space: keys.space(), nonce });
             let reply = session.call(api::HEAD_READ, request, limits::MESSAGE_LEN_MAX).await?;
-            Ok(verify_answer(&reply, &session.card, keys, &nonce)?)
+            Ok((verify_answer(&reply, &session.card, keys, &nonce)?, random))
         })
     }
 
@@ -595,7 +607,8 @@ impl Remote {
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let card = CardResponse::verify(&reply, pinned.as_ref(), &channel.spki_hash, now_s)?;
+        let cards = CardResponse::verify(&reply, pinned.as_ref(), &channel.spki_hash, now_s)?;
+        let card = cards.last().ok_or(Misbehaviour::ResponseMalformed)?.card.clone();
         // From here on, no older card will do.
         if let Some(pin) = pinned.as_mut() {
             *pin = card_hash(&card);
@@ -604,6 +617,7 @@ impl Remote {
         Ok(Session {
             sender,
             binding: channel.binding,
+            cards,
             card,
             counter: AtomicU64::new(0),
             may_read: false.into(),

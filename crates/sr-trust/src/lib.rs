@@ -7,6 +7,7 @@
 mod account;
 mod act;
 mod block;
+mod evidence;
 mod log;
 mod verified;
 
@@ -15,6 +16,9 @@ pub use block::{
     AccountKey, Block, Body, Change, DELAY_DEFAULT_S, DeviceInfo, DeviceKind, Op, Policy,
     RecoveryKey, Role, Signature, account_id, block_hash, device_id, key_block_hash, pop,
     seed_commit,
+};
+pub use evidence::{
+    EVIDENCE_LEN_MAX, EVIDENCE_MAGIC, Evidence, NotProven, Proof, SignedLog, log_keys,
 };
 pub use log::{Fold, Mirror, Taken};
 pub use verified::Verified;

@@ -121,8 +121,7 @@ pub struct CardResponse {
 
 impl CardResponse {
     /// Reads a response and verifies it against the pinned card hash, the connection's TLS key and
-    /// the time in Unix seconds; returns the newest card, which must descend from the pinned one. Without a
-    /// pin, a device that is being linked compares the card later, by the words of the ceremony.
+    /// the time in Unix seconds; returns the cards, of which the pinned one must be one. Without a pin, a device that is being linked compares the card later, by the words of the ceremony.
     ///
     /// **Errors** [`Misbehaviour::CardMismatch`], [`Misbehaviour::TlsKeyUnsigned`] or
     /// [`Misbehaviour::ResponseMalformed`].
@@ -131,15 +130,15 @@ impl CardResponse {
         pinned: Option<&Hash>,
         spki_hash: &Hash,
         now_s: u64,
-    ) -> Result<Card, Misbehaviour> {
+    ) -> Result<Vec<SignedCard>, Misbehaviour> {
         let response: Self = decode("card", bytes, limits::MESSAGE_LEN_MAX)
             .map_err(|Malformed { .. }| Misbehaviour::ResponseMalformed)?;
         let cards = &response.cards;
         let newest = cards.last().ok_or(Misbehaviour::ResponseMalformed)?;
         Misbehaviour::ResponseMalformed.refuse_if(cards.len() > CARDS_MAX)?;
         // SR-010
-        Misbehaviour::CardMismatch.refuse_if(!descends(cards, pinned))?;
-        let card = newest.card.clone();
+        Misbehaviour::CardMismatch.refuse_if(verify_cards(cards, pinned).is_none())?;
+        let card = &newest.card;
         let tls_key = &response.tls_key;
         let vouched = card
             .verify(labels::CARD_TLS, &encode(tls_key), response.tls_signature.as_slice())
@@ -147,24 +146,26 @@ impl CardResponse {
         // SR-011
         Misbehaviour::TlsKeyUnsigned
             .refuse_if(!vouched || tls_key.spki_hash != *spki_hash || now_s > tls_key.not_after)?;
-        Ok(card)
+        Ok(response.cards)
     }
 }
 
 /// A server has no more cards.
 const CARDS_MAX: usize = 16;
 
-/// Returns whether the first card has signed itself, each of the others follows from the one before, and
-/// the pinned one is among them.
-fn descends(cards: &[SignedCard], pinned: Option<&Hash>) -> bool {
-    let Some(first) = cards.first() else { return false };
+/// Returns the newest card, if the first has signed itself, each of the others follows from the one before,
+/// and the pinned one is among them.
+#[must_use]
+pub fn verify_cards<'a>(cards: &'a [SignedCard], pinned: Option<&Hash>) -> Option<&'a Card> {
+    let first = cards.first()?;
     let (card, signature) = (&first.card, first.signature.as_slice());
     let begins = (card.seq, card.previous) == (0, [0; 32])
         && card.origin.as_slice() == origin(card.identity.as_slice()).as_bytes()
         && card.verify(labels::CARD, &encode(card), signature).is_ok();
     let is_chain = cards.windows(2).all(|pair| pair[0].card.leads_to(&pair[1]));
     let is_there = |pin: &Hash| cards.iter().any(|signed| card_hash(&signed.card) == *pin);
-    begins && is_chain && pinned.is_none_or(is_there)
+    let descends = begins && is_chain && cards.len() <= CARDS_MAX && pinned.is_none_or(is_there);
+    cards.last().filter(|_| descends).map(|newest| &newest.card)
 }
 
 /// Returns the hash by which invites pin a card.
@@ -235,8 +236,8 @@ mod tests {
             CardResponse::verify(&encode(&answer), Some(&card_hash(pin)), &[5; 32], 1)
         };
         let chain = || vec![sign(&first, &key), sign(&second, &key)];
-        assert_eq!(take(chain(), &first).as_ref(), Ok(&second), "the pin is followed");
-        assert_eq!(take(chain(), &second).as_ref(), Ok(&second));
+        assert_eq!(take(chain(), &first), Ok(chain()), "the pin is followed");
+        assert_eq!(take(chain(), &second), Ok(chain()));
         let refused = |cards, pin: &Card| {
             assert_eq!(take(cards, pin), Err(Misbehaviour::CardMismatch));
         };

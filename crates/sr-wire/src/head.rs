@@ -1,6 +1,6 @@
 //! Heads as the server sees them, and its signed answers about them.
 
-use sr_crypto::{CryptoRng, Hash, SigningKey, hash};
+use sr_crypto::{CryptoRng, Hash, SigningKey, VerifyError, hash};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::{Card, Misbehaviour, SpaceId, encode, labels};
@@ -93,8 +93,7 @@ impl SignedAnswer {
         nonce: &Hash,
         head: Option<&SealedHead>,
     ) -> Result<(), Misbehaviour> {
-        let bytes = encode(&self.answer);
-        let signed = card.verify(labels::HEAD_ANSWER, &bytes, self.signature.as_slice()).is_ok();
+        let signed = self.verify_signature(card).is_ok();
         // SR-008
         Misbehaviour::AnswerForged
             .refuse_if(!signed || self.answer.nonce != *nonce || self.answer.space != space)?;
@@ -103,6 +102,13 @@ impl SignedAnswer {
         // SR-009
         Misbehaviour::AnswerMismatch
             .refuse_if(sent != (self.answer.seq, self.answer.head_hash) || other_space)
+    }
+
+    /// Verifies the signature alone.
+    ///
+    /// **Errors** [`VerifyError`].
+    pub fn verify_signature(&self, card: &Card) -> Result<(), VerifyError> {
+        card.verify(labels::HEAD_ANSWER, &encode(&self.answer), self.signature.as_slice())
     }
 
     /// Returns the hash that the next question's nonce contains.
@@ -121,8 +127,14 @@ pub fn head_nonce(
 ) -> (Hash, [u8; 32]) {
     let mut random = [0; 32];
     rng.fill_bytes(&mut random);
+    (nonce_of(&random, newest_answer), random)
+}
+
+/// Returns the nonce of a question that contains the newest answer held.
+#[must_use]
+pub fn nonce_of(random: &[u8; 32], newest_answer: Option<&SignedAnswer>) -> Hash {
     let held = newest_answer.map_or([0; 32], SignedAnswer::hash);
-    (hash(labels::HEAD_NONCE, &[&random, &held, &[0; 32]]), random)
+    hash(labels::HEAD_NONCE, &[random, &held, &[0; 32]])
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ labels! {
     DEVICE = "device";
     /// A new device's signature that it joins an account.
     DEVICE_POP = "pop";
+    /// Id of a file of evidence.
+    EVIDENCE = "evidence";
     /// Sealing key of heads.
     HEAD = "head";
     /// The server's signature over a head answer.

@@ -17,10 +17,10 @@ pub mod log;
 mod packs;
 mod space;
 
-pub use card::{Card, CardResponse, SignedCard, TlsKey, card_hash};
+pub use card::{Card, CardResponse, SignedCard, TlsKey, card_hash, verify_cards};
 pub use check::Misbehaviour;
 pub use codec::{Malformed, decode, decode_first, encode};
-pub use head::{EMPTY_HEAD_HASH, HeadAnswer, SealedHead, SignedAnswer, head_nonce};
+pub use head::{EMPTY_HEAD_HASH, HeadAnswer, SealedHead, SignedAnswer, head_nonce, nonce_of};
 pub use ids::{AccountId, DeviceId, IdError, PackId, SnapshotId, SpaceId, VaultId};
 pub use invite::{Invite, InviteError, VOUCHERS_PER_INVITE, voucher, voucher_hash};
 pub use packs::{PackListAnswer, SignedPackList, pack_list_hash, slot_hash};

@@ -1,6 +1,6 @@
 //! The entries of the log. What is signed over them is sr-tlog's; how they are folded, sr-trust's.
 
-use sr_crypto::{Hash, SigningKey, hash};
+use sr_crypto::{Hash, SigningKey, VerifyError, hash};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::{AccountId, Card, Misbehaviour, encode, labels};
@@ -153,10 +153,16 @@ impl SignedReceipt {
             value: block_commit(account, block),
             deadline_s: self.receipt.deadline_s,
         };
-        let bytes = encode(&self.receipt);
-        let is_signed = card.verify(labels::RECEIPT, &bytes, self.signature.as_slice()).is_ok();
+        let is_signed = self.verify_signature(card).is_ok();
         // SR-038
         Misbehaviour::ReceiptForged.refuse_if(!is_signed || self.receipt != promised)
+    }
+
+    /// Verifies the signature alone.
+    ///
+    /// **Errors** [`VerifyError`].
+    pub fn verify_signature(&self, card: &Card) -> Result<(), VerifyError> {
+        card.verify(labels::RECEIPT, &encode(&self.receipt), self.signature.as_slice())
     }
 }
 

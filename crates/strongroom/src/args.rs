@@ -104,6 +104,9 @@ pub(crate) enum Command {
         /// The folder to back up instead of the sample
         dir: Option<PathBuf>,
     },
+    /// Show, verify and hand on what proves that a server broke a rule
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
     /// Join a server with an invite
     ///
     /// On a device that has joined this server already, takes over a new address or new vouchers.
@@ -587,6 +590,33 @@ pub(crate) enum AdversaryCommand {
         /// Where to listen: where the devices expect their server
         #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7443")]
         listen: std::net::SocketAddr,
+    },
+}
+
+/// `evidence …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceCommand {
+    /// List what this device has kept
+    Ls,
+    /// Show one: what was signed, by whom, and what that means
+    Show {
+        /// Its name in the list, the beginning of it, or a file
+        which: String,
+        /// As a page for a browser
+        #[arg(long)]
+        html: bool,
+    },
+    /// Verify a file, without the network and without an account
+    Verify {
+        /// The file
+        file: PathBuf,
+    },
+    /// Copy one to a file, for somebody else
+    Export {
+        /// Its name in the list, or the beginning of it
+        which: String,
+        /// The file, which must not be there yet
+        file: PathBuf,
     },
 }
 

@@ -108,7 +108,6 @@ impl Failure {
         }
     }
 
-    #[cfg(feature = "server")]
     pub(crate) fn failed(title: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             code: "FAILED",
@@ -125,6 +124,7 @@ impl Failure {
             matches!(misbehaviour, Misbehaviour::HeadRolledBack | Misbehaviour::HeadForked);
         let other_server =
             matches!(misbehaviour, Misbehaviour::CardMismatch | Misbehaviour::TlsKeyUnsigned);
+        let about_log = misbehaviour.number() >= Misbehaviour::LogRuleBroken.number();
         let account = (Misbehaviour::ChainBroken.number()..=Misbehaviour::LinkAltered.number())
             .contains(&misbehaviour.number());
         let (meaning, next) = if account {
@@ -140,7 +140,7 @@ impl Failure {
                 "Ask the operator. If nobody has an explanation, take the device out on another one: \
                  `strongroom device revoke`. The newest state before that can be read comes back then.",
             )
-        } else if misbehaviour.number() >= Misbehaviour::LogRuleBroken.number() {
+        } else if about_log {
             (
                 "The log is not one that only grows: the server changed it, lost a part of it, or does not \
                  stand by it.",
@@ -167,13 +167,20 @@ impl Failure {
                  anew what of them is still on this device.",
             )
         };
+        let mut next = vec![next.to_owned()];
+        if rolled_back || about_log {
+            next.push(
+                "If what the server has signed proves it, this device has kept that: `strongroom evidence ls`."
+                    .into(),
+            );
+        }
         Self {
             code: code_of(misbehaviour),
             exit: exit::SECURITY,
             title: misbehaviour.to_string(),
             meaning,
             did: "Refused. Nothing more is sent, and nothing wrong was written.",
-            next: vec![next.to_owned()],
+            next,
         }
     }
 

@@ -12,6 +12,7 @@ mod contacts;
 #[cfg(feature = "server")]
 mod demo;
 mod device;
+mod evidence;
 mod failure;
 mod folders;
 mod interrupt;
@@ -118,6 +119,7 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         #[cfg(feature = "server")]
         Command::Demo { dir } => demo::run(output, dir.as_deref()),
         Command::Device(command) => device::run(args, output, command),
+        Command::Evidence(command) => evidence::command(args, command),
         Command::Join { invite, name, device_name } => {
             status::join(args, invite, name.as_deref(), device_name.as_deref())
         }

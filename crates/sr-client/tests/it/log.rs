@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,14 +14,14 @@ use sr_client::{
 };
 use sr_server::{DataDir, Server, add_invite};
 use sr_store::Caps;
-use sr_trust::{Block, Mirror, block_hash};
+use sr_trust::{Block, Evidence, Mirror, block_hash};
 use sr_wire::{
-    Invite, Misbehaviour,
+    Invite, Misbehaviour, card_hash,
     log::{Entry, Key, LOGGED_WITHIN_S, Newest, block_commit},
 };
 
 use crate::{
-    attacks::attack,
+    attacks::{ONE_AT_A_TIME, attack},
     network::{SimulatedNetwork, dialer},
     world::{World, clock},
 };
@@ -269,6 +269,96 @@ fn sr_036_a_newly_linked_device_refuses_a_shorter_log() {
     });
 }
 
+/// What the operator has signed proves it to anybody; what was changed on the way proves nothing.
+fn assert_proven(profile: &Path, kind: u8) {
+    let files = sr_client::evidence_files(profile).expect("lists");
+    let bytes = fs::read(files.first().expect("has kept something")).expect("reads");
+    let evidence = Evidence::parse(&bytes).expect("parses");
+    assert_eq!((files.len(), evidence.kind()), (1, kind));
+    evidence.verify().expect("proves it");
+    let accused = world_card(profile);
+    let card = evidence.verify().expect("proves it");
+    assert_eq!(card_hash(card), accused);
+}
+
+/// The card that a profile pins.
+fn world_card(profile: &Path) -> sr_crypto::Hash {
+    let database = Connection::open(profile.join("state.db")).expect("opens");
+    let invite: Vec<u8> = database
+        .query_row("SELECT value FROM state WHERE key = 'invite'", [], |row| row.get(0))
+        .expect("has an invite");
+    let invite: Invite = String::from_utf8(invite).expect("text").parse().expect("parses");
+    invite.card_hash
+}
+
+#[test]
+fn a_fork_of_the_log_leaves_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // At the same length, and when it is longer by then.
+    for (names, kind) in [(&["third"][..], 1), (&["third", "fourth"], 2)] {
+        let (mut world, address) = world_with_account();
+        let before = kept_copy(&mut world);
+        somebody_joins(&mut world, "second");
+        log_of(&address, 2).expect("verifies");
+        status(&world).expect("syncs");
+        put_back_log(&mut world, before.path());
+        names.iter().for_each(|name| somebody_joins(&mut world, name));
+        log_of(&address, 1 + names.len() as u64).expect("a stranger can't tell");
+        for _ in 0..2 {
+            let refused = status(&world).expect_err("refuses");
+            assert!(matches!(refused, ClientError::Misbehaviour(Misbehaviour::LogForked)));
+            assert_proven(&world.profile(), kind);
+        }
+    }
+}
+
+#[test]
+fn a_rewritten_log_leaves_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    // The account begins with its second change, says the log.
+    rewrite(&mut world, |entry| entry.seq = 1);
+    let began = Instant::now();
+    while status(&world).is_ok() && began.elapsed() < PATIENCE {}
+    // What this device has seen before decides which rule it names first.
+    let refused = status(&world).expect_err("refuses");
+    match refused {
+        ClientError::Misbehaviour(Misbehaviour::LogForked) => assert_proven(&world.profile(), 1),
+        ClientError::Misbehaviour(Misbehaviour::LogRuleBroken) => {
+            assert_proven(&world.profile(), 3);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_broken_promise_leaves_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = change_that_is_never_logged();
+    let refused = status(&world).expect_err("refuses");
+    assert!(matches!(refused, ClientError::Misbehaviour(Misbehaviour::ReceiptBroken)));
+    assert_proven(&world.profile(), 7);
+}
+
+#[test]
+fn a_backup_that_was_put_back_leaves_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    world.write("file", "one");
+    world.backup();
+    let before = kept_copy(&mut world);
+    world.write("file", "two");
+    world.backup();
+    world.tamper(|data| {
+        fs::remove_dir_all(data).expect("removes");
+        copy(before.path(), data);
+    });
+    let refused = world.client().snapshots().expect_err("refuses");
+    assert!(matches!(refused, ClientError::Misbehaviour(Misbehaviour::HeadRolledBack)));
+    assert_proven(&world.profile(), 12);
+}
+
 #[test]
 fn sr_036_who_verifies_the_whole_log_refuses_a_shorter_one() {
     attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
@@ -360,26 +450,28 @@ fn sr_037_a_card_that_the_log_does_not_have_is_refused() {
 /// The operator takes a device's change, and logs it for nobody. What others do goes on being logged.
 #[test]
 fn sr_039_a_change_that_is_never_logged_is_refused_after_its_time() {
-    attack(&[Misbehaviour::ReceiptBroken], || {
-        let (mut world, address) = world_with_account();
-        log_of(&address, 1).expect("verifies");
-        status(&world).expect("syncs");
-        drop(world.with_kit());
-        world.tamper(|data| {
-            let database = database(data);
-            let kept = CARDS + 1;
-            database.execute("DELETE FROM log WHERE place >= ?1", [kept]).expect("deletes");
-            database.execute("DELETE FROM checkpoints", []).expect("forgets");
-        });
-        log_of(&address, 1).expect("verifies");
-        let late = LOGGED_WITHIN_S + 1;
-        world.ahead.store(late, Ordering::SeqCst);
-        // Within its time it only counts as missing.
-        assert_eq!(status(&world).expect("syncs").missing, 1);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("a stranger can't tell");
-        status(&world)
+    attack(&[Misbehaviour::ReceiptBroken], || status(&change_that_is_never_logged()));
+}
+
+fn change_that_is_never_logged() -> World {
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    status(&world).expect("syncs");
+    drop(world.with_kit());
+    world.tamper(|data| {
+        let database = database(data);
+        let kept = CARDS + 1;
+        database.execute("DELETE FROM log WHERE place >= ?1", [kept]).expect("deletes");
+        database.execute("DELETE FROM checkpoints", []).expect("forgets");
     });
+    log_of(&address, 1).expect("verifies");
+    let late = LOGGED_WITHIN_S + 1;
+    world.ahead.store(late, Ordering::SeqCst);
+    // Within its time it only counts as missing.
+    assert_eq!(status(&world).expect("syncs").missing, 1);
+    somebody_joins(&mut world, "second");
+    log_of(&address, 2).expect("a stranger can't tell");
+    world
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod chain;
 mod corpus;
+mod evidence;
 mod house;
 #[path = "../../../../fuzz/log_targets.rs"]
 mod targets;

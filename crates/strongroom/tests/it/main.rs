@@ -123,6 +123,40 @@ impl World {
     }
 }
 
+impl World {
+    /// This device has kept something that proves it, to people without an account too.
+    fn evidence_is_for_anybody(&self) {
+        let (code, list) = self.json(&["evidence", "ls"]);
+        let all = list["data"]["evidence"].as_array().expect("a list");
+        // Both runs of the command asked anew.
+        assert!(code == 0 && !all.is_empty(), "{list}");
+        let id = all[0]["id"].as_str().expect("id");
+        let shown = self.done(&["evidence", "show", id]);
+        assert!(shown.starts_with("PROVEN\n"), "{shown}");
+        let page = self.done(&["evidence", "show", &id[..6], "--html"]);
+        assert!(page.starts_with("<!doctype html>") && page.contains("PROVEN"), "{page}");
+        let file = self.path("proof.srev");
+        let file_name = file.to_str().expect("text");
+        self.done(&["evidence", "export", id, file_name]);
+        self.fails(&["evidence", "export", id, file_name], 2, "USAGE");
+        let elsewhere = |args: &[&str]| {
+            let mut command = self.command(args);
+            command.env("HOME", self.path("elsewhere")).output().expect("runs")
+        };
+        let verified = elsewhere(&["evidence", "verify", file_name]);
+        assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+        // A byte of the last signature.
+        let mut bytes = fs::read(&file).expect("reads");
+        let at = bytes.len() - 100;
+        bytes[at] ^= 1;
+        fs::write(&file, &bytes).expect("writes");
+        let altered = elsewhere(&["evidence", "verify", file_name]);
+        assert_eq!(altered.status.code(), Some(31), "{altered:?}");
+        fs::write(&file, "nonsense").expect("writes");
+        assert_eq!(elsewhere(&["evidence", "verify", file_name]).status.code(), Some(1));
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.stop();
@@ -270,7 +304,10 @@ fn a_copy_that_is_served_by_the_operator_is_refused() {
     let notes = BufReader::new(operator.stderr.take().expect("stderr"));
     let listens = notes.lines().map_while(Result::ok).any(|line| line.contains("listening"));
     assert!(listens);
+    let nothing = world.done(&["evidence", "ls"]);
+    assert!(nothing.contains("no evidence"), "{nothing}");
     world.fails(&["backup", "snapshots"], 30, "HEAD_ROLLED_BACK");
+    world.evidence_is_for_anybody();
     operator.kill().expect("kills");
     operator.wait().expect("ends");
     world.start();

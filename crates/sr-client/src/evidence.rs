@@ -1,0 +1,117 @@
+//! What this device keeps as proof that its server broke a rule, in files that anybody can verify.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use sr_crypto::text::to_hex;
+use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
+use sr_wire::{Misbehaviour, SignedAnswer, VLBytes, log::ENTRY_LEN};
+
+use crate::{
+    ClientError,
+    log::{Shown, bundle},
+    profile::{Profile, write_durably},
+    remote::Remote,
+};
+
+const FOLDER: &str = "evidence";
+const EXTENSION: &str = "srev";
+
+/// Returns the files of evidence in the profile in `dir`, by name. They are read only.
+///
+/// **Errors** those of local files.
+pub fn evidence_files(dir: &Path) -> Result<Vec<PathBuf>, ClientError> {
+    let folder = dir.join(FOLDER);
+    let files = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files.map_err(ClientError::local("listing", &folder))?,
+    };
+    let mut found = Vec::new();
+    for file in files {
+        let path = file.map_err(ClientError::local("listing", &folder))?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Keeps what proves that the server has refused to show the log that it had signed, if it can be proven.
+/// What can't be had, or can't be kept, changes nothing: the client refuses all the same.
+pub(crate) fn about_log(profile: &Profile, remote: &Remote, shown: &Shown, refused: Misbehaviour) {
+    for proof in log_proofs(profile, remote, shown, refused).unwrap_or_default() {
+        keep(profile, remote, proof);
+    }
+}
+
+/// Keeps two answers about a space that contradict each other, if they do.
+pub(crate) fn about_head(
+    profile: &Profile,
+    remote: &Remote,
+    later: &SignedAnswer,
+    random: [u8; 32],
+) {
+    if let Ok(Some(earlier)) = profile.answer(later.answer.space) {
+        keep(profile, remote, Proof::RolledBack { earlier, later: later.clone(), random });
+    }
+}
+
+fn keep(profile: &Profile, remote: &Remote, proof: Proof) {
+    let Ok(cards) = remote.cards() else { return };
+    let evidence = Evidence { made_s: remote.now_s(), cards, proof };
+    // What does not prove anything to others is no evidence.
+    if evidence.verify().is_err() {
+        return;
+    }
+    let folder = profile.dir().join(FOLDER);
+    let path = folder.join(to_hex(&evidence.id()[..8])).with_extension(EXTENSION);
+    if fs::create_dir_all(&folder).is_ok() && !path.exists() {
+        let _ = write_durably(&path, &evidence.to_bytes());
+    }
+}
+
+fn log_proofs(
+    profile: &Profile,
+    remote: &Remote,
+    shown: &Shown,
+    refused: Misbehaviour,
+) -> Result<Vec<Proof>, ClientError> {
+    let known = profile.log()?.map(|known| known.checkpoint);
+    let note = || VLBytes::from(shown.note.clone());
+    Ok(match (refused, known) {
+        (Misbehaviour::LogForked, Some(known)) => {
+            let old: VLBytes = profile.log_note()?.into();
+            if known.size() == shown.checkpoint.size() {
+                vec![Proof::Fork { one: old, other: note() }]
+            } else {
+                vec![Proof::ForkByPrefix { old, new: whole(remote, shown)? }]
+            }
+        }
+        (Misbehaviour::LogRuleBroken, _) => {
+            vec![Proof::RuleBroken { log: whole(remote, shown)? }]
+        }
+        (Misbehaviour::ReceiptBroken, _) => {
+            let log = whole(remote, shown)?;
+            let broken = |receipt| Proof::ReceiptBroken { receipt, log: log.clone() };
+            profile.receipts()?.into_iter().map(|(_, receipt)| broken(receipt)).collect()
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// Reads all of a log.
+fn whole(remote: &Remote, shown: &Shown) -> Result<SignedLog, ClientError> {
+    let size = shown.checkpoint.size();
+    let mut entries: Vec<VLBytes> = Vec::new();
+    // A log that is too long for a file is not read.
+    let fits = size < (EVIDENCE_LEN_MAX / (2 * ENTRY_LEN)) as u64;
+    while fits && (entries.len() as u64) < size {
+        let more = bundle(remote, entries.len() as u64, size)?;
+        entries.extend(more.into_iter().map(VLBytes::from));
+    }
+    Ok(SignedLog { note: shown.note.clone().into(), entries })
+}

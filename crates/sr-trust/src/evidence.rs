@@ -1,0 +1,237 @@
+//! Evidence: what a server has signed, put side by side, so that anybody can see by themselves that it broke a
+//! rule. See `spec/evidence.md`.
+//!
+//! Nothing here needs an account or the network. Who is accused, the first of the cards says; whether that
+//! is the server that a reader means, the reader compares.
+
+use std::fmt;
+
+use sr_crypto::{Hash, hash};
+use sr_tlog::{Checkpoint, LogKeys, Opened, Policy};
+use sr_wire::{
+    Card, Malformed, Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, labels,
+    log::{ACCOUNT, Key, SignedReceipt},
+    nonce_of, verify_cards,
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{Mirror, Taken};
+
+/// The first bytes of a file.
+pub const EVIDENCE_MAGIC: &[u8] = b"strongroom-evidence/v1\n";
+/// No file is longer.
+pub const EVIDENCE_LEN_MAX: usize = 64 << 20;
+
+/// A file of evidence.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Evidence {
+    /// When it was made, by the clock of who made it, in Unix seconds.
+    pub made_s: u64,
+    /// The cards of the server that is accused, from the first on.
+    pub cards: Vec<SignedCard>,
+    /// What it signed.
+    pub proof: Proof,
+}
+
+/// What a server has signed. The numbers are those of the kinds.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+#[repr(u8)]
+pub enum Proof {
+    /// Two checkpoints of one size, with two roots.
+    #[tls_codec(discriminant = 1)]
+    Fork {
+        /// A note.
+        one: VLBytes,
+        /// Another.
+        other: VLBytes,
+    },
+    /// A checkpoint, and entries of a longer log that does not begin with it.
+    #[tls_codec(discriminant = 2)]
+    ForkByPrefix {
+        /// The note of the shorter log.
+        old: VLBytes,
+        /// The longer one.
+        new: SignedLog,
+    },
+    /// A log with an entry that does not follow.
+    #[tls_codec(discriminant = 3)]
+    RuleBroken {
+        /// The log.
+        log: SignedLog,
+    },
+    /// A promise, and a log that was signed after its time and does not keep it.
+    #[tls_codec(discriminant = 7)]
+    ReceiptBroken {
+        /// The promise.
+        receipt: SignedReceipt,
+        /// The log.
+        log: SignedLog,
+    },
+    /// Two answers about one space, of which the later one forgets the earlier.
+    #[tls_codec(discriminant = 12)]
+    RolledBack {
+        /// The earlier answer.
+        earlier: SignedAnswer,
+        /// The later one, to a question that contained the earlier one.
+        later: SignedAnswer,
+        /// What opens that question's nonce.
+        random: [u8; 32],
+    },
+}
+
+/// All of a log, as its checkpoint has signed it.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct SignedLog {
+    /// The note.
+    pub note: VLBytes,
+    /// Every entry, in order.
+    pub entries: Vec<VLBytes>,
+}
+
+/// Why a file proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotProven {
+    /// The cards are no chain of one server.
+    Cards,
+    /// Something is not signed by that server.
+    Unsigned,
+    /// The entries are not those that the log has signed.
+    Entries,
+    /// All of it is signed, and an honest server may have signed it.
+    NoContradiction,
+}
+
+impl fmt::Display for NotProven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cards => "the cards in it are not those of one server",
+            Self::Unsigned => "something in it is not signed by the server that it accuses",
+            Self::Entries => "the entries in it are not those that the log has signed",
+            Self::NoContradiction => "an honest server may have signed all of it",
+        })
+    }
+}
+
+impl Evidence {
+    /// Reads a file.
+    ///
+    /// **Errors** [`Malformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let malformed = Malformed { what: "evidence" };
+        let body = bytes.strip_prefix(EVIDENCE_MAGIC).ok_or(malformed)?;
+        decode("evidence", body, EVIDENCE_LEN_MAX)
+    }
+
+    /// Returns the bytes of the file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [EVIDENCE_MAGIC, &encode(self)].concat()
+    }
+
+    /// Returns its id: `H("evidence", bytes of the proof)`.
+    #[must_use]
+    pub fn id(&self) -> Hash {
+        hash(labels::EVIDENCE, &[&encode(&self.proof)])
+    }
+
+    /// Returns the number of its kind.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self.proof {
+            Proof::Fork { .. } => 1,
+            Proof::ForkByPrefix { .. } => 2,
+            Proof::RuleBroken { .. } => 3,
+            Proof::ReceiptBroken { .. } => 7,
+            Proof::RolledBack { .. } => 12,
+        }
+    }
+
+    /// Verifies that the server whose newest card is returned has signed what no honest server signs.
+    ///
+    /// **Errors** [`NotProven`].
+    pub fn verify(&self) -> Result<&Card, NotProven> {
+        let card = verify_cards(&self.cards, None).ok_or(NotProven::Cards)?;
+        let contradicts = match &self.proof {
+            Proof::Fork { one, other } => {
+                let (one, other) = (open(card, one)?.checkpoint, open(card, other)?.checkpoint);
+                one.size() == other.size() && one.root() != other.root()
+            }
+            Proof::ForkByPrefix { old, new } => {
+                let (old, whole) = (open(card, old)?.checkpoint, new.checkpoint(card)?);
+                let prefix = usize::try_from(old.size()).unwrap_or(usize::MAX);
+                let prefix = new.entries.get(..prefix).ok_or(NotProven::NoContradiction)?;
+                old.size() < whole.size() && tree(prefix).check(old.size(), old.root()).is_err()
+            }
+            Proof::RuleBroken { log } => {
+                log.checkpoint(card)?;
+                log.fold().is_err()
+            }
+            Proof::ReceiptBroken { receipt, log } => {
+                receipt.verify_signature(card).map_err(|_| NotProven::Unsigned)?;
+                log.checkpoint(card)?;
+                let signed_s = open(card, &log.note)?.signed_s;
+                let promised = receipt.receipt;
+                let key = Key { kind: ACCOUNT, index: promised.index };
+                let kept = log.fold().map(|mirror| {
+                    mirror.fold().newest(&key).is_some_and(|newest| newest.seq >= promised.seq)
+                });
+                // A log that can't be judged to its end may keep it there.
+                signed_s > promised.deadline_s && kept == Ok(false)
+            }
+            Proof::RolledBack { earlier, later, random } => {
+                for answer in [earlier, later] {
+                    answer.verify_signature(card).map_err(|_| NotProven::Unsigned)?;
+                }
+                let (one, other) = (&earlier.answer, &later.answer);
+                let is_later = other.nonce == nonce_of(random, Some(earlier));
+                let is_less = is_later && other.seq < one.seq;
+                let is_other = other.seq == one.seq && other.head_hash != one.head_hash;
+                one.space == other.space && (is_less || is_other)
+            }
+        };
+        if contradicts { Ok(card) } else { Err(NotProven::NoContradiction) }
+    }
+}
+
+impl SignedLog {
+    /// Verifies that these are the entries that the log has signed.
+    fn checkpoint(&self, card: &Card) -> Result<Checkpoint, NotProven> {
+        let checkpoint = open(card, &self.note)?.checkpoint;
+        let same = tree(&self.entries).check(checkpoint.size(), checkpoint.root());
+        same.map_err(|_| NotProven::Entries)?;
+        Ok(checkpoint)
+    }
+
+    /// Folds all entries, up to one that this version does not know.
+    fn fold(&self) -> Result<Mirror, Misbehaviour> {
+        let mut mirror = Mirror::default();
+        for entry in &self.entries {
+            if mirror.take(entry.as_slice())? == Taken::UpdateNeeded {
+                break;
+            }
+        }
+        Ok(mirror)
+    }
+}
+
+/// Returns the keys of a server's log, if its card has such.
+#[must_use]
+pub fn log_keys(card: &Card) -> Option<LogKeys> {
+    let text = std::str::from_utf8(card.log_keys.as_slice()).ok()?;
+    let mut lines = text.lines();
+    let keys = LogKeys::new(lines.next()?.parse().ok()?, lines.next()?.parse().ok()?).ok()?;
+    let is_its_own = keys.origin().as_bytes() == card.origin.as_slice();
+    (lines.next().is_none() && is_its_own).then_some(keys)
+}
+
+fn open(card: &Card, note: &VLBytes) -> Result<Opened, NotProven> {
+    let keys = log_keys(card).ok_or(NotProven::Unsigned)?;
+    keys.open(note.as_slice(), &Policy::none(), u64::MAX).map_err(|_| NotProven::Unsigned)
+}
+
+/// The tree over entries, whatever they say.
+fn tree(entries: &[VLBytes]) -> Mirror {
+    let mut mirror = Mirror::default();
+    entries.iter().for_each(|entry| mirror.pass(entry.as_slice()));
+    mirror
+}

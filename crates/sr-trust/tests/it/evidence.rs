@@ -1,0 +1,195 @@
+//! Files of evidence: what proves something to a stranger, and what does not.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use sr_crypto::{Hash, Secret32, SigningKey};
+use sr_tlog::{Checkpoint, Frontier, KeyKind, Note, NoteKey, leaf_hash};
+use sr_trust::{Evidence, NotProven, Proof, SignedLog};
+use sr_wire::{
+    AccountId, Card, HeadAnswer, SignedAnswer, SignedCard, SpaceId, VLBytes, encode, labels,
+    log::{Entry, Key, LOGGED_WITHIN_S, Newest, SignedReceipt, block_commit},
+    nonce_of,
+};
+
+/// A server, with the keys of which it signs everything here.
+struct Operator {
+    identity: SigningKey,
+    cards: Vec<SignedCard>,
+    log: [NoteKey; 2],
+}
+
+const ACCOUNT: AccountId = AccountId([5; 32]);
+const SPACE: SpaceId = SpaceId([6; 16]);
+
+impl Operator {
+    fn new(byte: u8) -> Self {
+        let seed = |byte: u8| Secret32::init_with(|seed| seed.fill(byte));
+        let identity = SigningKey::from_seed(&seed(byte));
+        let first = Card::first(identity.public_key());
+        let origin = std::str::from_utf8(first.origin.as_slice()).expect("text").to_owned();
+        let log = [(KeyKind::Ed25519, 2), (KeyKind::CosignMlDsa44, 3)]
+            .map(|(kind, other)| NoteKey::new(&origin, kind, &seed(byte + other)).expect("a name"));
+        let lines: String = log.iter().map(|key| format!("{}\n", key.verifier())).collect();
+        let second = first.with_log(&lines);
+        let cards = [first, second].map(|card| SignedCard::sign(card, &identity)).to_vec();
+        Self { identity, cards, log }
+    }
+
+    fn note(&self, size: u64, root: Hash, time_s: u64) -> VLBytes {
+        let name = self.log[0].verifier();
+        let checkpoint = Checkpoint::new(name.name(), size, root).expect("an origin");
+        let signatures = self.log.iter().map(|key| key.sign(&checkpoint, time_s)).collect();
+        Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes().into()
+    }
+
+    fn log(&self, entries: &[Entry], time_s: u64) -> SignedLog {
+        let mut frontier = Frontier::new();
+        entries.iter().for_each(|entry| frontier.push(leaf_hash(&entry.to_bytes())));
+        let note = self.note(entries.len() as u64, frontier.root(), time_s);
+        SignedLog { note, entries: entries.iter().map(|e| e.to_bytes().into()).collect() }
+    }
+
+    fn answer(&self, seq: u64, head: u8, nonce: Hash) -> SignedAnswer {
+        let answer = HeadAnswer { space: SPACE, seq, head_hash: [head; 32], nonce };
+        let signature = self.identity.sign(labels::HEAD_ANSWER, &encode(&answer)).into();
+        SignedAnswer { answer, signature }
+    }
+
+    fn evidence(&self, proof: Proof) -> Evidence {
+        Evidence { made_s: 9, cards: self.cards.clone(), proof }
+    }
+}
+
+/// The first changes of an account, as an honest log has them.
+fn entries(values: &[u8]) -> Vec<Entry> {
+    let mut before = None;
+    let entry = |(number, value): (usize, &u8)| {
+        let value = block_commit(ACCOUNT, &[*value; 32]);
+        let entry =
+            Entry::following(before.as_ref(), Key::account(ACCOUNT), value, 100 + number as u64);
+        before = Some(Newest { seq: entry.seq, value });
+        entry
+    };
+    values.iter().enumerate().map(entry).collect()
+}
+
+/// All cases: name, evidence, and what is found.
+fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
+    let (operator, other) = (Operator::new(1), Operator::new(50));
+    let mut cases = Vec::new();
+    let mut case = |name, proof, found| cases.push((name, operator.evidence(proof), found));
+    let none = Err(NotProven::NoContradiction);
+
+    let (one, two) = (operator.note(3, [1; 32], 200), operator.note(3, [2; 32], 300));
+    let fork =
+        |one: &VLBytes, other: &VLBytes| Proof::Fork { one: one.clone(), other: other.clone() };
+    case("fork", fork(&one, &two), Ok(()));
+    case("fork-of-one-root", fork(&one, &operator.note(3, [1; 32], 300)), none);
+    case("fork-of-two-sizes", fork(&one, &operator.note(4, [2; 32], 300)), none);
+    case("fork-by-another-log", fork(&one, &other.note(3, [2; 32], 300)), Err(NotProven::Unsigned));
+
+    let prefix = |old: &[u8], new: &[u8]| Proof::ForkByPrefix {
+        old: operator.log(&entries(old), 200).note,
+        new: operator.log(&entries(new), 300),
+    };
+    case("fork-by-prefix", prefix(&[1, 2], &[1, 3, 4]), Ok(()));
+    case("prefix-that-goes-on", prefix(&[1, 2], &[1, 2, 4]), none);
+    case("prefix-of-a-shorter-log", prefix(&[1, 2, 4], &[1, 3]), none);
+    let mut altered = operator.log(&entries(&[1, 3, 4]), 300);
+    altered.entries[2] = entries(&[1, 3, 5])[2].to_bytes().into();
+    let old = operator.log(&entries(&[1, 2]), 200).note;
+    case("entries-not-signed", Proof::ForkByPrefix { old, new: altered }, Err(NotProven::Entries));
+
+    let mut gap = entries(&[1, 2, 3]);
+    gap.remove(1);
+    case("rule-broken", Proof::RuleBroken { log: operator.log(&gap, 300) }, Ok(()));
+    let honest = Proof::RuleBroken { log: operator.log(&entries(&[1, 2, 3]), 300) };
+    case("rule-kept", honest, none);
+
+    let promise =
+        |operator: &Operator| SignedReceipt::sign(ACCOUNT, 1, &[2; 32], 200, &operator.identity);
+    let late = 200 + LOGGED_WITHIN_S + 1;
+    let broken = |receipt, values: &[u8], time_s| Proof::ReceiptBroken {
+        receipt,
+        log: operator.log(&entries(values), time_s),
+    };
+    case("receipt-broken", broken(promise(&operator), &[1], late), Ok(()));
+    case("receipt-kept", broken(promise(&operator), &[1, 2], late), none);
+    case("receipt-still-in-time", broken(promise(&operator), &[1], late - 1), none);
+    let forged = broken(promise(&other), &[1], late);
+    case("receipt-by-another", forged, Err(NotProven::Unsigned));
+
+    let random = [7; 32];
+    let earlier = operator.answer(5, 1, [1; 32]);
+    let back = |later, random| Proof::RolledBack { earlier: earlier.clone(), later, random };
+    let to = nonce_of(&random, Some(&earlier));
+    case("rolled-back", back(operator.answer(4, 2, to), random), Ok(()));
+    case("two-heads-at-one-place", back(operator.answer(5, 2, [3; 32]), random), Ok(()));
+    case("answer-that-goes-on", back(operator.answer(6, 2, to), random), none);
+    case("answer-to-an-older-question", back(operator.answer(4, 2, [3; 32]), random), none);
+    case("nonce-opened-by-another", back(operator.answer(4, 2, to), [8; 32]), none);
+    let forged = back(other.answer(4, 2, to), random);
+    case("answer-by-another", forged, Err(NotProven::Unsigned));
+
+    let accused =
+        |cards: Vec<SignedCard>| Evidence { cards, ..operator.evidence(fork(&one, &two)) };
+    let cards = Err(NotProven::Cards);
+    cases.push(("no-cards", accused(Vec::new()), cards));
+    let mixed = vec![operator.cards[0].clone(), other.cards[1].clone()];
+    cases.push(("cards-of-two-servers", accused(mixed), cards));
+    cases.push((
+        "card-without-a-log",
+        accused(operator.cards[..1].to_vec()),
+        Err(NotProven::Unsigned),
+    ));
+    cases
+}
+
+#[test]
+fn evidence_proves_what_was_signed_and_no_more() {
+    for (name, evidence, found) in cases() {
+        assert_eq!(evidence.verify().map(|_| ()), found, "{name}");
+        let bytes = evidence.to_bytes();
+        assert_eq!(Evidence::parse(&bytes).as_ref(), Ok(&evidence), "{name}");
+    }
+}
+
+fn dir(kind: &str) -> PathBuf {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/vectors/evidence");
+    PathBuf::from(root).join(kind)
+}
+
+#[test]
+fn every_vector_is_judged_as_its_folder_says() {
+    if std::env::var_os("SR_MAKE_VECTORS").is_some() {
+        make();
+    }
+    let mut counts = BTreeMap::new();
+    for kind in ["valid", "invalid"] {
+        for file in fs::read_dir(dir(kind)).expect("vectors") {
+            let path = file.expect("a file").path();
+            let evidence = Evidence::parse(&fs::read(&path).expect("reads"));
+            let is_proven = evidence.is_ok_and(|evidence| evidence.verify().is_ok());
+            assert_eq!(is_proven, kind == "valid", "{}", path.display());
+            *counts.entry(kind).or_insert(0) += 1;
+        }
+    }
+    assert!(counts["invalid"] > counts["valid"], "{counts:?}");
+}
+
+fn make() {
+    let write = |kind: &str, name: &str, file: &[u8]| {
+        fs::create_dir_all(dir(kind)).expect("makes");
+        fs::write(dir(kind).join(name), file).expect("writes");
+    };
+    let cases = cases();
+    for (name, evidence, found) in &cases {
+        let kind = if found.is_ok() { "valid" } else { "invalid" };
+        write(kind, name, &evidence.to_bytes());
+    }
+    let fork = cases[0].1.to_bytes();
+    write("invalid", "trailing-byte", &[&fork[..], &[0]].concat());
+    write("invalid", "cut", &fork[..fork.len() - 1]);
+    write("invalid", "other-magic", &[&b"strongroom-evidence/v2\n"[..], &fork[23..]].concat());
+    write("invalid", "empty", b"");
+}

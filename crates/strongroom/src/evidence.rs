@@ -1,0 +1,207 @@
+//! `evidence …`: what proves to anybody that a server broke a rule. None of it needs the network or an account.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use sr_client::evidence_files;
+use sr_crypto::text::to_hex;
+use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof};
+use sr_wire::card_hash;
+
+use crate::{
+    args::{Args, EvidenceCommand},
+    failure::{Failure, exit},
+    output::{Done, time},
+    status::dir,
+};
+
+pub(crate) fn command(args: &Args, command: &EvidenceCommand) -> Result<Done, Failure> {
+    match command {
+        EvidenceCommand::Ls => ls(args),
+        EvidenceCommand::Show { which, html } => show(args, which, *html),
+        EvidenceCommand::Verify { file } => verify(file),
+        EvidenceCommand::Export { which, file } => export(args, which, file),
+    }
+}
+
+fn ls(args: &Args) -> Result<Done, Failure> {
+    let mut lines = Vec::new();
+    let mut rows: Vec<Value> = Vec::new();
+    for path in evidence_files(&dir(args)?)? {
+        let evidence = read(&path)?;
+        lines.push(format!("{}  {}  {}", name(&path), time(evidence.made_s), title(&evidence)));
+        rows.push(json!({ "id": name(&path), "file": path, "evidence": json_of(&evidence) }));
+    }
+    if lines.is_empty() {
+        lines.push("This device has no evidence against its server.".into());
+    }
+    Ok(Done::new(lines.join("\n"), json!({ "evidence": rows })))
+}
+
+fn show(args: &Args, which: &str, as_html: bool) -> Result<Done, Failure> {
+    let evidence = read(&find(args, which)?)?;
+    let text = told(&evidence);
+    let text = if as_html { html(&title(&evidence), &text) } else { text };
+    Ok(Done::new(text, json_of(&evidence)))
+}
+
+/// Exits with 0 when it is proven, with 31 when it is not.
+fn verify(file: &Path) -> Result<Done, Failure> {
+    let evidence = read(file)?;
+    let exit = if evidence.verify().is_ok() { 0 } else { exit::INVALID };
+    Ok(Done::new(told(&evidence), json_of(&evidence)).with_warnings(Vec::new(), exit))
+}
+
+fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {
+    let path = find(args, which)?;
+    if file.exists() {
+        return Err(Failure::usage(
+            format!("{} exists already", file.display()),
+            "Name a file that does not.",
+        ));
+    }
+    fs::copy(&path, file).map_err(|error| unreadable(file, &error))?;
+    let text = format!(
+        "ok  {} is written. It has hashes and signatures, no content and no name. Anybody checks it with:\n    \
+         strongroom evidence verify {}",
+        file.display(),
+        file.display()
+    );
+    Ok(Done::new(text, json!({ "file": file })))
+}
+
+/// Says what happened, whom it accuses, and what it is worth.
+fn told(evidence: &Evidence) -> String {
+    let (head, accused) = match evidence.verify() {
+        Ok(card) => (
+            "PROVEN".to_owned(),
+            format!("server {}, card {}", card.short_name(), to_hex(&card_hash(card))),
+        ),
+        Err(why) => (format!("NOT PROVEN: {why}"), "nobody".into()),
+    };
+    format!(
+        "{head}\nwhat      {}\naccused   {accused}\nmade      {}, by the clock of the device that made it\n\n\
+         {}\nWhether the accused is the server that you mean, its card says: compare it with the one in\n\
+         `strongroom log status` of somebody who uses that server.",
+        title(evidence),
+        time(evidence.made_s),
+        meaning(evidence),
+    )
+}
+
+fn title(evidence: &Evidence) -> String {
+    match &evidence.proof {
+        Proof::Fork { .. } => "two logs of one length that are not the same".into(),
+        Proof::ForkByPrefix { new, .. } => format!(
+            "a log of {} that does not begin with what the same server signed before",
+            plural_entries(new.entries.len())
+        ),
+        Proof::RuleBroken { log } => {
+            format!("a log of {} in which one does not follow", plural_entries(log.entries.len()))
+        }
+        Proof::ReceiptBroken { receipt, .. } => format!(
+            "a change of an account that was to be in the log by {} and is not",
+            time(receipt.receipt.deadline_s)
+        ),
+        Proof::RolledBack { earlier, later, .. } => format!(
+            "a backup shown at state {}, and later at state {}",
+            earlier.answer.seq,
+            if later.answer.seq == earlier.answer.seq {
+                format!("{} with other content", later.answer.seq)
+            } else {
+                later.answer.seq.to_string()
+            }
+        ),
+    }
+}
+
+fn meaning(evidence: &Evidence) -> &'static str {
+    match evidence.proof {
+        Proof::Fork { .. } | Proof::ForkByPrefix { .. } => {
+            "Both are signed by the log's keys. A log only grows; so whoever has those keys showed two people two\n\
+             histories, or took back what it had published."
+        }
+        Proof::RuleBroken { .. } => {
+            "The log's keys have signed all of it, with an entry that no honest server adds."
+        }
+        Proof::ReceiptBroken { .. } => {
+            "The server's identity key has signed the promise, and the log's keys a later log without the change:\n\
+             it was kept from others."
+        }
+        Proof::RolledBack { .. } => {
+            "Both are signed by the server's identity key, and the later answer contains the earlier one: the server\n\
+             had forgotten, or hid, what it had said. One that was put back from an older copy does that too."
+        }
+    }
+}
+
+fn json_of(evidence: &Evidence) -> Value {
+    let verified = evidence.verify();
+    json!({
+        "kind": evidence.kind(),
+        "what": title(evidence),
+        "made_s": evidence.made_s,
+        "proven": verified.is_ok(),
+        "card": verified.map(|card| to_hex(&card_hash(card))).ok(),
+        "why_not": verified.err().map(|why| why.to_string()),
+    })
+}
+
+/// A page that needs nothing else.
+fn html(title: &str, text: &str) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{}</title>\n<style>body{{max-width:46em;margin:2em auto;padding:0 1em;font:1em/1.5 sans-serif}}\
+         pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n<h1>Evidence against a server</h1>\n<pre>{}</pre>\n</html>",
+        escaped(title),
+        escaped(text)
+    )
+}
+
+fn plural_entries(count: usize) -> String {
+    if count == 1 { "1 entry".into() } else { format!("{count} entries") }
+}
+
+/// A file, or one of this device's by its name or the beginning of it.
+fn find(args: &Args, which: &str) -> Result<PathBuf, Failure> {
+    if Path::new(which).is_file() {
+        return Ok(which.into());
+    }
+    let files = evidence_files(&dir(args)?)?;
+    let mut found = files.into_iter().filter(|path| name(path).starts_with(which));
+    match (found.next(), found.next()) {
+        (Some(path), None) => Ok(path),
+        (None, _) => Err(Failure::usage(
+            format!("there is no evidence {which}"),
+            "`strongroom evidence ls` lists what this device has.",
+        )),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("several begin with {which}"), "Give more of it."))
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn read(path: &Path) -> Result<Evidence, Failure> {
+    let len = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
+    let too_long = usize::try_from(len).map_or(true, |len| len > EVIDENCE_LEN_MAX);
+    let bytes =
+        if too_long { Vec::new() } else { fs::read(path).map_err(|e| unreadable(path, &e))? };
+    Evidence::parse(&bytes).map_err(|_| {
+        Failure::failed(
+            format!("{} is no file of evidence, or of a later version", path.display()),
+            "Have it sent again; a part may be missing.",
+        )
+    })
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("{}: {error}", path.display()), "Name a file that can be used.")
+}
