@@ -106,6 +106,8 @@ pub struct Way {
     pub bend: Bend,
     /// By how many seconds the server's clock is wrong then.
     pub ahead_s: i64,
+    /// Whether it changes nothing that anybody could notice.
+    pub is_harmless: bool,
 }
 
 impl Way {
@@ -113,7 +115,7 @@ impl Way {
         what: impl Into<String>,
         bend: impl Fn(&Path) -> Result<(), AdversaryError> + 'static,
     ) -> Self {
-        Self { what: what.into(), bend: Box::new(bend), ahead_s: 0 }
+        Self { what: what.into(), bend: Box::new(bend), ahead_s: 0, is_harmless: false }
     }
 }
 
@@ -139,7 +141,7 @@ const fn not_yet(id: &'static str, name: &'static str, verdict: Verdict, why: &'
 
 use Misbehaviour as Is;
 use Verdict::{Alarm, Blind, Label, Refuse};
-use Victim::{Laptop, OldPhone, Paper, Phone, PhoneApart, Stranger};
+use Victim::{Laptop, OldPhone, Paper, Phone, PhoneApart};
 
 const IN_TESTS: &str =
     "needs keys that an operator does not have; played in the tests of this project";
@@ -308,16 +310,11 @@ pub const CATALOGUE: &[Row] = &[
         "comes with the closed list of what a client sends",
     ),
     not_yet("ID-10", "take over a name", Refuse, "no handles yet"),
-    played(
+    not_yet(
         "ID-11",
-        "show a card of the server that is made for one person",
-        Refuse,
-        Attack {
-            shows: Day::Today,
-            ways: other_cards,
-            victims: &[Paper, Stranger],
-            checks: &[Is::CardNotLogged],
-        },
+        "make a card and a log for one person",
+        Label,
+        "both are in order by themselves; it is noticed when two people compare, which comes later",
     ),
     not_yet("ID-12", "give two devices two roots", Refuse, IN_TESTS),
     not_yet("AV-01", "lock out, or delete, by order", Label, "comes with moving to another server"),
@@ -398,7 +395,9 @@ fn changed_bytes(data: &Path) -> Result<Vec<Way>, AdversaryError> {
         ways.push(on_file("cuts an object in half".into(), &name, |bytes| {
             bytes.truncate(bytes.len() / 2);
         }));
-        ways.push(on_file("extends an object".into(), &name, |bytes| bytes.push(0)));
+        // The server sends as much as it was given.
+        let extended = on_file("extends an object".into(), &name, |bytes| bytes.push(0));
+        ways.push(Way { is_harmless: true, ..extended });
     }
     for (what, row) in [
         ("the newest state of the backup", NEWEST_HEAD),
@@ -579,23 +578,12 @@ fn other_logs(_: &Path) -> Result<Vec<Way>, AdversaryError> {
     ])
 }
 
-fn other_cards(_: &Path) -> Result<Vec<Way>, AdversaryError> {
-    Ok(vec![Way::new("logs another card than it shows", |data| {
-        let database = open(data)?;
-        let card: Vec<u8> =
-            database.query_row("SELECT entry FROM log WHERE place = 1", [], |row| row.get(0))?;
-        let entry = Entry { value: [7; 32], ..parse(&card)? };
-        database.execute("UPDATE log SET entry = ?1 WHERE place = 1", [entry.to_bytes()])?;
-        database.execute("DELETE FROM checkpoints", [])?;
-        Ok(())
-    })])
-}
-
 fn wrong_clocks(_: &Path) -> Result<Vec<Way>, AdversaryError> {
     const YEARS_S: i64 = 10 * 365 * 86_400;
     let by = |what: &str, ahead_s| Way { ahead_s, ..Way::new(what, |_| Ok(())) };
     Ok(vec![
-        by("says that it is ten years later", YEARS_S),
+        // Nothing is deleted by it, and nothing ends.
+        Way { is_harmless: true, ..by("says that it is ten years later", YEARS_S) },
         by("says that it was ten years earlier", -YEARS_S),
     ])
 }

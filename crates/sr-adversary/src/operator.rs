@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use sr_crypto::{SealingKey, Secret32, SigningKey, text};
 use sr_store::{DATABASE_FILE, IDENTITY_FILE};
 use sr_trust::{Account, AccountKey, Block, DeviceInfo, DeviceKind, Op, Role, Verified, pop};
@@ -254,7 +254,9 @@ pub fn packs(data: &Path) -> Result<Vec<(u64, PathBuf)>, AdversaryError> {
 ///
 /// **Errors** [`AdversaryError::Sql`].
 pub fn open(data: &Path) -> Result<Connection, AdversaryError> {
-    let database = Connection::open(data.join(DATABASE_FILE))?;
+    // Never one that is not there.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let database = Connection::open_with_flags(data.join(DATABASE_FILE), flags)?;
     database.busy_timeout(std::time::Duration::from_secs(10))?;
     Ok(database)
 }

@@ -45,9 +45,9 @@ pub struct Try {
 /// Whether a row held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// No try succeeded.
+    /// Every way of it was noticed by somebody who came, and none succeeded.
     Held,
-    /// A try succeeded, or what the attack is about was not even reached.
+    /// One succeeded, or nobody noticed it.
     Broken,
     /// It was not played.
     NotTested,
@@ -95,13 +95,18 @@ pub fn play(scene: &Scene, row: &Row) -> Result<Played, AdversaryError> {
         let (outcome, took) = (Outcome::NotTested, Duration::ZERO);
         return Ok(Played { outcome, tries, took });
     };
+    let mut held = true;
     for way in (attack.ways)(&scene.kept(attack.shows).join("server"))? {
-        tries.extend(try_way(scene, attack, &way)?);
+        let came = try_way(scene, attack, &way)?;
+        // What nobody refused went unnoticed, but where there is nothing to notice.
+        let is_noticed =
+            |tried: &Try| matches!(tried.happened, Happened::Refused(_) | Happened::Stopped(_));
+        held &= way.is_harmless || came.iter().any(is_noticed);
+        held &= !came.iter().any(|tried| matches!(tried.happened, Happened::Succeeded(_)));
+        tries.extend(came);
     }
-    // An attack that nobody had to refuse shows nothing.
     let is_refused = |tried: &Try| matches!(tried.happened, Happened::Refused(_));
-    let held = tries.iter().any(is_refused)
-        && !tries.iter().any(|tried| matches!(tried.happened, Happened::Succeeded(_)));
+    held &= tries.iter().any(is_refused);
     let outcome = if held { Outcome::Held } else { Outcome::Broken };
     Ok(Played { outcome, tries, took: began.elapsed() })
 }

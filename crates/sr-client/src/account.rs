@@ -185,23 +185,40 @@ pub(crate) fn sync(
     remote: &Remote,
     clock: &Clock,
 ) -> Result<Verified<Account>, ClientError> {
+    let mut overtaken = false;
     if let Some(act) = profile.pending_act()? {
         match send(profile, remote, &act, clock) {
             // Another device was faster. What was begun is to be begun again, on what is now.
             Err(ClientError::ServerRefused(
                 ErrorCode::Conflict | ErrorCode::BlockRefused | ErrorCode::TooEarly,
-            )) => profile.clear_act()?,
+            )) => overtaken = true,
             // The account is not there, which reading it will say.
             Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {}
             done => done?,
         }
     }
     let served = fetch(profile, remote, clock)?;
+    require_receipt(profile, &served)?;
+    if overtaken {
+        profile.clear_act()?;
+    }
     if may_read(profile, &profile.keys.account) {
         Ok(served)
     } else {
         Err(ClientError::DeviceRemoved)
     }
+}
+
+/// Refuses a server that has taken the act that is on its way, and does not promise to log it: it would be
+/// in force here, and hidden from others.
+fn require_receipt(profile: &Profile, served: &Account) -> Result<(), ClientError> {
+    let Some(act) = profile.pending_act()? else { return Ok(()) };
+    let block = Block::parse(act.block.as_slice()).map_err(|_| profile.damaged())?;
+    let is_taken = served.block_hash(block.body.seq) == Some(block.hash());
+    // The genesis is on this device before it is on the server.
+    let is_promised = block.body.seq == 0 || profile.has_receipt(block.body.seq)?;
+    // SR-038
+    Ok(Misbehaviour::ReceiptForged.refuse_if(is_taken && !is_promised)?)
 }
 
 /// Does an act: it is remembered, sent, and accepted.
@@ -218,14 +235,18 @@ pub(crate) fn act(
     profile.keys.account.clone().extend(&block).map_err(|_| ClientError::NotAllowed)?;
     profile.set_act(&act)?;
     match send(profile, remote, &act, clock) {
-        Err(ClientError::ServerRefused(ErrorCode::Conflict)) => {
+        Err(ClientError::ServerRefused(
+            code @ (ErrorCode::Conflict | ErrorCode::BlockRefused | ErrorCode::TooEarly),
+        )) => {
+            let served = fetch(profile, remote, clock)?;
+            require_receipt(profile, &served)?;
             profile.clear_act()?;
-            fetch(profile, remote, clock)?;
-            Err(ClientError::Overtaken)
-        }
-        Err(ClientError::ServerRefused(code @ (ErrorCode::BlockRefused | ErrorCode::TooEarly))) => {
-            profile.clear_act()?;
-            Err(ClientError::ServerRefused(code))
+            let is_overtaken = code == ErrorCode::Conflict;
+            Err(if is_overtaken {
+                ClientError::Overtaken
+            } else {
+                ClientError::ServerRefused(code)
+            })
         }
         done => done,
     }
@@ -240,7 +261,9 @@ fn send(
     let block = Block::parse(act.block.as_slice()).map_err(|_| profile.damaged())?;
     let account = profile.keys.account.id();
     // Its answer came, and the power went before it was ticked off.
-    if block.body.seq > 0 && profile.keys.account.block_hash(block.body.seq) == Some(block.hash()) {
+    let seq = block.body.seq;
+    let is_taken = seq > 0 && profile.keys.account.block_hash(seq) == Some(block.hash());
+    if is_taken && profile.has_receipt(seq)? {
         return profile.clear_act();
     }
     let mut request = AccountAppend {
@@ -267,7 +290,10 @@ fn send(
         }
         return Err(refused);
     }
-    profile.set_receipt(&remote.append(&request, (block.body.seq, &block.hash()))?)?;
+    profile.set_receipt(&remote.append(&request, (seq, &block.hash()))?)?;
+    if is_taken {
+        return profile.clear_act();
+    }
     take(profile, act, &block, (clock)())
 }
 

@@ -185,7 +185,7 @@ impl Linking {
         )?;
         adopt_spaces(&mut profile)?;
         let mut client = Client::new(profile, remote, self.clock);
-        // Before anything is written: is it the log that the old device has seen?
+        // Before anything is stored there: is it the log that the old device has seen?
         client.sync()?;
         if client.is_limited() {
             client.refresh()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sr_crypto::Hash;
-use sr_tlog::{Checkpoint, NOTE_LEN_MAX, Opened, Policy, TILE_WIDTH, Tile, entries_of};
+use sr_tlog::{Checkpoint, Opened, Policy, TILE_WIDTH, Tile, entries_of};
 use sr_trust::{Mirror, Taken, log_keys};
 use sr_wire::{
     Card, Misbehaviour,
@@ -23,6 +23,9 @@ use crate::{
 /// No bundle of entries is longer: 256 of them, each with its length before it. One of a later version
 /// may have longer entries.
 const BUNDLE_LEN_MAX: usize = TILE_WIDTH * (2 + 1024);
+/// No checkpoint is longer: the log's own two signatures, and room for others. It has to fit a linking's last
+/// message.
+const CHECKPOINT_LEN_MAX: usize = 16 * 1024;
 
 /// What a server says of its log, signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub struct VerifiedLog {
     pub accounts: u64,
     /// When the last entry was added, by the server's clock, in Unix seconds; 0 without any.
     pub last_s: u64,
-    /// The first entry that this version does not know; what comes from there on was not judged.
+    /// The first entry that this version does not know; what such entries say was not judged.
     pub unknown_from: Option<u64>,
     /// How many changes of this profile's account it does not have. The newest takes a second or two.
     pub missing: u64,
@@ -119,9 +122,7 @@ impl LogReader {
             // What this device has not read yet, the next command reads.
             is_own(mirror.fold().newest(&Key::account(account.id())), account).map(drop)
         })?;
-        if unknown_from.is_none() {
-            shown.check_card(mirror.fold().newest(&shown.card_key()))?;
-        }
+        shown.check_card(mirror.fold().newest(&shown.card_key()))?;
         let missing = account.map_or(0, |account| {
             let newest = mirror.fold().newest(&Key::account(account.id()));
             (account.seq() + 1).saturating_sub(newest.map_or(0, |newest| newest.seq + 1))
@@ -173,14 +174,13 @@ impl Shown {
 ///
 /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
 pub(crate) fn shown(remote: &Remote, clock: &Clock) -> Result<Shown, ClientError> {
-    let card = remote.card()?;
+    let (card, note) = match remote.log_file("checkpoint", CHECKPOINT_LEN_MAX) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
+        shown => shown?,
+    };
     if card.log_keys.as_slice().is_empty() {
         return Err(ClientError::NoLog);
     }
-    let note = match remote.log_file("checkpoint", NOTE_LEN_MAX) {
-        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
-        note => note?,
-    };
     let Opened { checkpoint, signed_s, .. } = open(&card, &note, clock())?;
     Ok(Shown { card, note, checkpoint, signed_s })
 }
@@ -193,8 +193,8 @@ pub(crate) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Reads the entries from where `mirror` is. `each` is told what each of them did, up to the first that
-    /// this version does not know; the place of that one is returned. Those after it are not folded.
+    /// Reads the entries from where `mirror` is. `each` is told what each of them did. Returns the place of
+    /// the first that this version does not know.
     ///
     /// **Errors** [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogForked`],
     /// [`Misbehaviour::LogRuleBroken`]; what `each` refuses.
@@ -208,19 +208,18 @@ impl Follow<'_> {
         // SR-036
         let is_shorter = self.known.is_some_and(|known| size < known.size());
         Misbehaviour::LogRolledBack.refuse_if(is_shorter)?;
+        // SR-033: whatever the entries are.
+        let is_other = |known: &Checkpoint| size == known.size() && self.to.root() != known.root();
+        Misbehaviour::LogForked.refuse_if(self.known.is_some_and(is_other))?;
         self.check(mirror)?;
         while mirror.size() < size {
             for entry in bundle(remote, mirror.size(), size)? {
-                if unknown_from.is_none() {
-                    let taken = mirror.take(&entry)?;
-                    if taken == Taken::UpdateNeeded {
-                        unknown_from = Some(mirror.size());
-                    }
-                    each(mirror, taken)?;
+                let place = mirror.size();
+                let taken = mirror.take(&entry)?;
+                if taken == Taken::UpdateNeeded {
+                    unknown_from = unknown_from.or(Some(place));
                 }
-                if unknown_from.is_some() {
-                    mirror.pass(&entry);
-                }
+                each(mirror, taken)?;
                 self.check(mirror)?;
             }
         }
@@ -245,7 +244,7 @@ pub(crate) fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8
     let width = (size - index * TILE_WIDTH as u64).min(TILE_WIDTH as u64);
     let width = u16::try_from(width).unwrap_or(u16::MAX);
     let path = Tile { level: 0, index, width }.entries_path();
-    let bytes = remote.log_file(&path, BUNDLE_LEN_MAX)?;
+    let (_, bytes) = remote.log_file(&path, BUNDLE_LEN_MAX)?;
     // SR-016
     let entries =
         entries_of(&bytes, usize::from(width)).map_err(|_| Misbehaviour::ResponseMalformed)?;

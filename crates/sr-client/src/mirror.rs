@@ -8,7 +8,7 @@ use sr_crypto::Hash;
 use sr_tlog::{Checkpoint, Frontier, Note};
 use sr_trust::{Account, Mirror, Taken};
 use sr_wire::{
-    Misbehaviour, decode, encode, limits,
+    Misbehaviour, decode, encode,
     log::{Key, Newest, SignedReceipt, block_commit},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
@@ -27,6 +27,8 @@ pub struct LogState {
     pub size: u64,
     /// How many changes of this account it does not have. The newest takes a second or two.
     pub missing: u64,
+    /// When this device first saw the first of them, by its clock, in Unix seconds.
+    pub missing_since_s: Option<u64>,
     /// Why the newest was not to be had, if it was not. The server could be hiding something.
     pub withheld: Option<String>,
     /// Whether it has entries that this version does not know.
@@ -39,6 +41,15 @@ pub(crate) struct Known {
     pub(crate) checkpoint: Checkpoint,
     frontier: Frontier,
     time_s: u64,
+    unknown_from: Option<u64>,
+}
+
+/// What was read of a log beyond what is known.
+pub(crate) struct Read {
+    mirror: Mirror,
+    /// Those that have another newest value now.
+    changed: HashSet<Key>,
+    unknown_from: Option<u64>,
 }
 
 #[derive(Default, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -48,6 +59,8 @@ struct KnownRow {
     size: u64,
     roots: Vec<Hash>,
     time_s: u64,
+    /// The first entry of a type that this version does not know. One that does begins anew.
+    unknown_from: Option<u64>,
 }
 
 /// Compares the log that the server shows with what this device knows of it, reads what is new, and keeps
@@ -66,11 +79,12 @@ pub(crate) fn follow(
 ) -> Result<Option<LogState>, ClientError> {
     let (known, own) = (profile.log()?, Key::account(served.id()));
     let mut state = LogState { size: shown.checkpoint.size(), ..LogState::default() };
+    let old_unknown = known.as_ref().and_then(|known| known.unknown_from);
     let is_read = known.as_ref().is_some_and(|known| {
         known.checkpoint == shown.checkpoint && known.frontier.size() == state.size
     });
-    let (newest, card) = if is_read {
-        (profile.newest_logged(&own)?, profile.newest_logged(&shown.card_key())?)
+    let (newest, card, read) = if is_read {
+        (profile.newest_logged(&own)?, profile.newest_logged(&shown.card_key())?, None)
     } else {
         let mut mirror = match &known {
             Some(known) => profile.mirror(known)?,
@@ -88,21 +102,22 @@ pub(crate) fn follow(
         if is_ahead {
             return Ok(None);
         }
-        state.needs_update = unknown.is_some();
+        let newest = mirror.fold().newest(&own).copied();
         let card = mirror.fold().newest(&shown.card_key()).copied();
-        // What this version can't judge is read again by one that can.
-        let read = if unknown.is_some() { None } else { Some((&mirror, &changed)) };
-        profile.set_log(&shown.note, read)?;
-        (mirror.fold().newest(&own).copied(), card)
+        (newest, card, Some(Read { mirror, changed, unknown_from: old_unknown.or(unknown) }))
     };
     if !is_own(newest.as_ref(), served)? {
         return Ok(None);
     }
-    if !state.needs_update {
-        shown.check_card(card.as_ref())?;
-        let logged = newest.map_or(0, |newest| newest.seq + 1);
-        state.missing = (served.seq() + 1).saturating_sub(logged);
-        profile.settle_receipts(logged, shown.signed_s)?;
+    shown.check_card(card.as_ref())?;
+    let logged = newest.map_or(0, |newest| newest.seq + 1);
+    profile.settle_receipts(logged, shown.signed_s)?;
+    state.needs_update = read.as_ref().map_or(old_unknown, |read| read.unknown_from).is_some();
+    state.missing = (served.seq() + 1).saturating_sub(logged);
+    state.missing_since_s = profile.block_seen_s(logged)?.filter(|_| state.missing > 0);
+    // Nothing of a log that is refused is kept.
+    if let Some(read) = read {
+        profile.set_log(&shown.note, Some(&read))?;
     }
     Ok(Some(state))
 }
@@ -137,35 +152,42 @@ impl Client {
         });
         let mut served = served?;
         let known_size = profile.log()?.map_or(0, |known| known.checkpoint.size());
-        let followed = || {
-            let shown = shown?;
-            profile.pin(&shown.card)?;
-            let first = follow(profile, log_remote, &shown, &served);
-            if let Err(ClientError::Misbehaviour(refused)) = &first {
-                evidence::about_log(profile, log_remote, &shown, *refused);
+        let shown = match shown {
+            Ok(shown) => shown,
+            Err(error) => {
+                self.log_state = withheld(known_size, error)?;
+                return Ok(());
             }
-            if let Some(state) = first? {
-                return Ok(state);
-            }
-            // Another device has changed the account meanwhile.
-            served = account::sync(profile, account_remote, clock)?;
-            // SR-035: what is logged is there.
-            let state = follow(profile, log_remote, &shown, &served)?;
-            Misbehaviour::LogNotOwn.refuse_if(state.is_none())?;
-            Ok(state.unwrap_or_default())
         };
-        self.log_state = match followed() {
-            Err(
-                error @ (ClientError::NoLog
-                | ClientError::ServerRefused(_)
-                | ClientError::Unreachable { .. }),
-            ) => {
-                let withheld = Some(error.to_string());
-                LogState { size: known_size, withheld, ..LogState::default() }
+        let mut followed = follow(profile, log_remote, &shown, &served);
+        if matches!(followed, Ok(None)) {
+            // Another device has changed the account meanwhile. SR-035: what is logged is there.
+            served = account::sync(profile, account_remote, clock)?;
+            followed = follow(profile, log_remote, &shown, &served);
+            Misbehaviour::LogNotOwn.refuse_if(matches!(followed, Ok(None)))?;
+        }
+        if let Err(ClientError::Misbehaviour(refused)) = &followed {
+            evidence::about_log(profile, log_remote, &shown, *refused);
+        }
+        self.log_state = match followed {
+            Ok(state) => {
+                profile.pin(&shown.card)?;
+                state.unwrap_or_default()
             }
-            followed => followed?,
+            Err(error) => withheld(known_size, error)?,
         };
         Ok(())
+    }
+}
+
+/// A log that is not to be had is no alarm. Everything else is an error.
+fn withheld(size: u64, error: ClientError) -> Result<LogState, ClientError> {
+    match error {
+        ClientError::NoLog | ClientError::ServerRefused(_) | ClientError::Unreachable { .. } => {
+            let withheld = Some(error.to_string());
+            Ok(LogState { size, withheld, ..LogState::default() })
+        }
+        error => Err(error),
     }
 }
 
@@ -176,7 +198,8 @@ impl Profile {
         let parse = || {
             let checkpoint = checkpoint_of(&row.note)?;
             let frontier = Frontier::from_parts(row.size, row.roots)?;
-            Some(Known { checkpoint, frontier, time_s: row.time_s })
+            let (time_s, unknown_from) = (row.time_s, row.unknown_from);
+            Some(Known { checkpoint, frontier, time_s, unknown_from })
         };
         parse().map(Some).ok_or_else(|| self.damaged())
     }
@@ -187,20 +210,17 @@ impl Profile {
     }
 
     /// Accepts a checkpoint, and what was read up to it: from here on, no shorter log and no other is.
-    pub(crate) fn set_log(
-        &mut self,
-        note: &[u8],
-        read: Option<(&Mirror, &HashSet<Key>)>,
-    ) -> Result<(), ClientError> {
+    pub(crate) fn set_log(&mut self, note: &[u8], read: Option<&Read>) -> Result<(), ClientError> {
         let mut row = self.log_row()?.unwrap_or_default();
         row.note = note.to_vec();
-        if let Some((mirror, _)) = read {
+        if let Some(Read { mirror, unknown_from, .. }) = read {
             row.size = mirror.size();
             row.roots = mirror.frontier().roots().to_vec();
             row.time_s = mirror.fold().time_s();
+            row.unknown_from = *unknown_from;
         }
         self.transaction(|transaction| {
-            if let Some((mirror, changed)) = read {
+            if let Some(Read { mirror, changed, .. }) = read {
                 let insert = "INSERT OR REPLACE INTO log VALUES (?1, ?2, ?3, ?4)";
                 let mut insert = transaction.prepare(insert)?;
                 for key in changed {
@@ -217,6 +237,11 @@ impl Profile {
     /// Remembers the server's promise to log a change that this device has made.
     pub(crate) fn set_receipt(&self, receipt: &SignedReceipt) -> Result<(), ClientError> {
         self.set(&format!("receipt/{}", receipt.receipt.seq), &encode(receipt))
+    }
+
+    /// Returns whether the server has promised to log a change.
+    pub(crate) fn has_receipt(&self, seq: u64) -> Result<bool, ClientError> {
+        Ok(self.get(&format!("receipt/{seq}"))?.is_some())
     }
 
     /// Forgets the promises that were kept: `logged` changes of the account are in a log that was signed at
@@ -248,7 +273,7 @@ impl Profile {
 
     fn log_row(&self) -> Result<Option<KnownRow>, ClientError> {
         let row = self.get("log")?;
-        let row = row.map(|row| decode("log", &row, limits::MESSAGE_LEN_MAX));
+        let row = row.map(|row| decode("log", &row, row.len()));
         row.transpose().map_err(|_| self.damaged())
     }
 

@@ -173,7 +173,7 @@ impl Client {
     /// **Errors** [`ClientError::KitFirst`], [`ClientError::KitWrong`],
     /// [`ClientError::AccountWaits`]; [`ClientError::ServerRefused`] when an earlier kit owns it.
     pub fn take_back(&mut self, kit: &Kit) -> Result<(), ClientError> {
-        account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        self.sync()?;
         self.require_kit(kit)?;
         if !self.hand_over(&Handover { old: None, new: kit.owner() })? {
             return Err(ClientError::ServerRefused(ErrorCode::RightRefused));

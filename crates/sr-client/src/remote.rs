@@ -167,13 +167,20 @@ impl Remote {
         self.with_session(None, |session| async move { Ok(session.cards.clone()) })
     }
 
-    /// Returns a file of the log. The connection proves nothing, and asks about nothing else.
-    pub(crate) fn log_file(&self, path: &str, len_max: usize) -> Result<Vec<u8>, ClientError> {
+    /// Returns a file of the log, and the card of the connection that it came over. The connection proves
+    /// nothing, and asks about nothing else.
+    pub(crate) fn log_file(
+        &self,
+        path: &str,
+        len_max: usize,
+    ) -> Result<(Card, Vec<u8>), ClientError> {
         let path = format!("{}{path}", api::LOG);
         self.with_session(None, |session| {
             let path = path.clone();
             async move {
-                call(&session.sender, Method::GET, &path, Parts(Vec::new()), len_max).await
+                let nothing = Parts(Vec::new());
+                let file = call(&session.sender, Method::GET, &path, nothing, len_max).await?;
+                Ok((session.card.clone(), file))
             }
         })
     }

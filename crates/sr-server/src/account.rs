@@ -84,7 +84,13 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     match server.stores.meta.append_block(&new, &server.caps) {
         // The block is durable, and its entry with it.
         Ok(()) => Ok(receipt(server, request.account, &block)),
-        Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
+        // A second try may have met the first.
+        Err(StoreError::Exists) => {
+            let (stored, _) = server.stores.meta.blocks(request.account, block.body.seq, 1)?;
+            let is_repeat = stored.first().is_some_and(|stored| stored == bytes);
+            let conflict = Err(ErrorCode::Conflict.into());
+            if is_repeat { Ok(receipt(server, request.account, &block)) } else { conflict }
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -92,7 +98,9 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 /// Returns the promise that a stored block will be in the log.
 fn receipt(server: &Server, account: AccountId, block: &Block) -> Vec<u8> {
     let (seq, signing) = (block.body.seq, &server.identity.signing);
-    encode(&SignedReceipt::sign(account, seq, &block.hash(), server.now_s(), signing))
+    // By whatever clock the newest checkpoint was signed, it must not seem to be later.
+    let now_s = server.now_s().max(server.log.signed_s());
+    encode(&SignedReceipt::sign(account, seq, &block.hash(), now_s, signing))
 }
 
 /// Returns blocks from a place on.

@@ -5,7 +5,9 @@ use std::sync::{PoisonError, RwLock};
 
 use sr_crypto::{Hash, Secret32, SigningKey, derive};
 use sr_store::{MetaStore, StoreError};
-use sr_tlog::{Checkpoint, KeyKind, LogError, Note, NoteKey, Tile, Tree, bundle, leaf_hash};
+use sr_tlog::{
+    Checkpoint, KeyKind, LogError, LogKeys, Note, NoteKey, Policy, Tile, Tree, bundle, leaf_hash,
+};
 use sr_trust::{Block, block_hash};
 use sr_wire::{
     AccountId, Card, SignedCard,
@@ -57,6 +59,14 @@ impl Identity {
     pub fn card(&self) -> &Card {
         &self.cards.last().expect("a card").card
     }
+
+    /// Returns when the log of this identity has signed a checkpoint, 0 when it has not.
+    fn signed_s(&self, note: &[u8]) -> u64 {
+        let [ed25519, ml_dsa] = self.log_keys.each_ref().map(NoteKey::verifier);
+        let opened = LogKeys::new(ed25519, ml_dsa)
+            .and_then(|keys| keys.open(note, &Policy::none(), u64::MAX));
+        opened.map_or(0, |opened| opened.signed_s)
+    }
 }
 
 impl std::fmt::Debug for Identity {
@@ -76,6 +86,8 @@ struct Published {
     note: Vec<u8>,
     /// How many entries it covers.
     size: u64,
+    /// When it was signed, in Unix seconds: never before the one before.
+    signed_s: u64,
 }
 
 /// Begins the log of a server that has none: its cards, and the chains of the accounts that it has, each in
@@ -144,6 +156,8 @@ impl Log {
     pub(crate) fn publish(&self, server: &Server) -> Result<(), StoreError> {
         let meta = &*server.stores.meta;
         let mut published = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Before the entries are read: what is promised by then, they have.
+        let now_s = server.now_s();
         loop {
             let entries = meta.log_entries(published.tree.size(), READ_AT_ONCE)?;
             if entries.is_empty() {
@@ -159,15 +173,23 @@ impl Log {
                 (published.note, published.size) = (Vec::new(), 0);
                 return Err(damaged(LogError::ProofWrong));
             }
+            published.signed_s = server.identity.signed_s(&note);
             (published.note, published.size) = (note, signed);
             if signed == size {
                 return Ok(());
             }
         }
-        let note = server.checkpoint(size, published.tree.root(size)).map_err(damaged)?;
+        let signed_s = now_s.max(published.signed_s);
+        let root = published.tree.root(size);
+        let note = server.checkpoint(size, root, signed_s).map_err(damaged)?;
         meta.set_checkpoint(&note)?;
-        (published.note, published.size) = (note, size);
+        (published.note, published.size, published.signed_s) = (note, size, signed_s);
         Ok(())
+    }
+
+    /// Returns when the newest checkpoint was signed, in Unix seconds.
+    pub(crate) fn signed_s(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).signed_s
     }
 
     /// Answers a request for a path below [`api::LOG`].
@@ -195,11 +217,11 @@ impl Log {
 }
 
 impl Server {
-    fn checkpoint(&self, size: u64, root: Option<Hash>) -> Result<Vec<u8>, LogError> {
+    fn checkpoint(&self, size: u64, root: Option<Hash>, time_s: u64) -> Result<Vec<u8>, LogError> {
         let origin = String::from_utf8_lossy(self.card().origin.as_slice()).into_owned();
         let root = root.ok_or(LogError::ProofWrong)?;
         let checkpoint = Checkpoint::new(&origin, size, root)?;
-        let sign = |key: &NoteKey| key.sign(&checkpoint, self.now_s());
+        let sign = |key: &NoteKey| key.sign(&checkpoint, time_s);
         let signatures = self.identity.log_keys.iter().map(sign).collect();
         Ok(Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes())
     }

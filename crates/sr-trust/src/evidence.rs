@@ -15,7 +15,7 @@ use sr_wire::{
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::{Mirror, Taken};
+use crate::Mirror;
 
 /// The first bytes of a file.
 pub const EVIDENCE_MAGIC: &[u8] = b"strongroom-evidence/v1\n";
@@ -175,7 +175,6 @@ impl Evidence {
                 let kept = log.fold().map(|mirror| {
                     mirror.fold().newest(&key).is_some_and(|newest| newest.seq >= promised.seq)
                 });
-                // A log that can't be judged to its end may keep it there.
                 signed_s > promised.deadline_s && kept == Ok(false)
             }
             Proof::RolledBack { earlier, later, random } => {
@@ -202,13 +201,11 @@ impl SignedLog {
         Ok(checkpoint)
     }
 
-    /// Folds all entries, up to one that this version does not know.
+    /// Folds all entries.
     fn fold(&self) -> Result<Mirror, Misbehaviour> {
         let mut mirror = Mirror::default();
         for entry in &self.entries {
-            if mirror.take(entry.as_slice())? == Taken::UpdateNeeded {
-                break;
-            }
+            mirror.take(entry.as_slice())?;
         }
         Ok(mirror)
     }

@@ -27,8 +27,8 @@ pub struct Fold {
 pub enum Taken {
     /// It is folded, as the newest of its index.
     Folded(Key),
-    /// It is of a type that this version does not know. Nothing is wrong; but what comes after can't be
-    /// judged without an update.
+    /// It is of a type that this version does not know. Nothing is wrong; but what it says can't be judged
+    /// without an update. Those of known types after it are folded as before.
     UpdateNeeded,
 }
 
@@ -113,14 +113,11 @@ impl Mirror {
     /// **Errors** as [`Fold::take`].
     pub fn take(&mut self, entry: &[u8]) -> Result<Taken, Misbehaviour> {
         let taken = self.fold.take(entry)?;
-        if taken != Taken::UpdateNeeded {
-            self.frontier.push(leaf_hash(entry));
-        }
+        self.frontier.push(leaf_hash(entry));
         Ok(taken)
     }
 
-    /// Reads the next entry without folding it, as all are read that come after one that this version does
-    /// not know.
+    /// Reads the next entry without folding it, for the tree alone.
     pub fn pass(&mut self, entry: &[u8]) {
         self.frontier.push(leaf_hash(entry));
     }
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_of_a_newer_version_stops_softly_and_a_reserved_one_is_folded() {
+    fn a_type_of_a_newer_version_is_passed_softly_and_a_reserved_one_is_folded() {
         let mut mirror = Mirror::default();
         for kind in [2, 13, 63] {
             let reserved = Entry { kind, ..entry(1, 0, 2, 0, 5) };
@@ -195,10 +192,14 @@ mod tests {
             assert_eq!(mirror.take(&reserved.to_bytes()), Ok(folded));
         }
         let before = mirror.clone();
-        for kind in [7, 8, 64, 255] {
+        for (passed, kind) in (1..).zip([7, 8, 64, 255]) {
             assert_eq!(mirror.take(&[1, kind, 0, 0]), Ok(Taken::UpdateNeeded));
-            assert_eq!(mirror, before);
+            assert_eq!(mirror.fold(), before.fold());
+            assert_eq!(mirror.size(), before.size() + passed);
         }
+        // It hides nothing that comes after it.
+        let gap = Entry { kind: 13, ..entry(1, 5, 2, 0, 5) };
+        assert_eq!(mirror.take(&gap.to_bytes()), Err(Misbehaviour::LogRuleBroken));
     }
 
     #[test]

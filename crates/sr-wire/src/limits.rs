@@ -36,8 +36,8 @@ pub const TRASH_DAYS: u32 = 4;
 pub const UNSENT_MAX: u32 = 128 << 10;
 /// Streams of one connection that the server serves at once.
 pub const STREAMS_MAX: u32 = 8;
-/// A log of more entries is refused: 7.6 GB.
-pub const LOG_ENTRIES_MAX: u64 = 1 << 26;
+/// A log of more entries is refused: 480 MB, of which a reader keeps the newest of each index.
+pub const LOG_ENTRIES_MAX: u64 = 1 << 22;
 /// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.
 pub const UPLOADS_MAX: usize = 128;
 /// Connections that the server holds at once; each costs up to 1 MiB for each of its streams.

@@ -123,10 +123,21 @@ fn line(row: &Row, played: &Played) -> String {
     };
     let (result, what) = match (&row.attack, played.outcome) {
         (Err(why), _) => ("not tested", (*why).to_owned()),
-        (Ok(_), Outcome::Held) => ("held", format!("{tries}, refused by {}", codes(played))),
+        (Ok(_), Outcome::Held) => {
+            ("held", format!("{tries}, {}refused by {}", without_effect(played), codes(played)))
+        }
         (Ok(_), _) => ("BROKEN", tries),
     };
     format!("{}  {result:10}  {}: {what}\n", row.id, row.name)
+}
+
+/// What changed nothing for who came then is no refusal.
+fn without_effect(played: &Played) -> String {
+    let is_nothing = |tried: &&Try| tried.happened == Happened::Nothing;
+    match played.tries.iter().filter(is_nothing).count() {
+        0 => String::new(),
+        count => format!("{count} without effect, the others "),
+    }
 }
 
 fn codes(played: &Played) -> String {
@@ -187,6 +198,12 @@ fn serve(
             "`strongroom adversary list` shows those that are.",
         )
     })?;
+    if !data.join(sr_store::IDENTITY_FILE).is_file() {
+        return Err(Failure::usage(
+            format!("{} is no server's data directory", data.display()),
+            "Copy one while its server is switched off, and name the copy.",
+        ));
+    }
     let ways = (attack.ways)(data).map_err(failed)?;
     let way = ways.get(way.wrapping_sub(1)).ok_or_else(|| {
         Failure::usage(
@@ -194,6 +211,8 @@ fn serve(
             "Choose one of them with `--way N`.",
         )
     })?;
+    // Nobody else serves it, and it can be served, before anything is changed.
+    drop(Server::start(data, listen, 0).map_err(failed)?);
     (way.bend)(data).map_err(failed)?;
     let server = Server::start(data, listen, way.ahead_s).map_err(failed)?;
     output.note(&format!("..  {}: the operator {}", row.id, way.what));

@@ -14,6 +14,8 @@ use crate::{
 
 /// A backup that is older than this is reported as too old.
 const OLD_S: u64 = 3 * 86_400;
+/// A change that is not in the log by then is spoken of.
+const LOGGED_S: u64 = 600;
 
 /// The system's clock, which the client and the server get from here and nowhere else.
 pub(crate) fn clock() -> Clock {
@@ -144,7 +146,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     let mut warnings = Vec::new();
     warnings.extend(status.unreachable.clone());
     warnings.extend(kit_warning(&status));
-    warnings.extend(status.log.as_ref().and_then(log_warning));
+    warnings.extend(status.log.as_ref().and_then(|log| log_warning(log, status.now_s)));
     warnings.extend(crate::device::waiting_warnings(&client));
     warnings.extend(crate::keep::mark_warning(status.marked_by_others));
     warnings.extend(status.overreaching.iter().map(|device| overreached(*device)));
@@ -190,6 +192,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "log": status.log.as_ref().map(|log| json!({
             "entries": log.size,
             "missing": log.missing,
+            "missing_since_s": log.missing_since_s,
             "withheld": log.withheld,
             "needs_update": log.needs_update,
         })),
@@ -215,16 +218,24 @@ fn log_line(log: &LogState) -> String {
         0 => String::new(),
         missing => format!(", {} of your account not yet in it", plural(missing, "change")),
     };
+    let checked = if log.withheld.is_some() || log.needs_update { "" } else { ", checked" };
     let entries = if log.size == 1 { "1 entry".into() } else { format!("{} entries", log.size) };
-    format!("Log         {entries}, checked{missing}\n")
+    format!("Log         {entries}{checked}{missing}\n")
 }
 
-fn log_warning(log: &LogState) -> Option<String> {
+fn log_warning(log: &LogState, now_s: u64) -> Option<String> {
     if let Some(why) = &log.withheld {
         return Some(format!(
             "the server's public log was not to be had ({why}). A server that hides it could hide changes of \
              accounts. Backups go on; if it stays, ask the operator why"
         ));
+    }
+    if log.missing_since_s.is_some_and(|since_s| now_s.saturating_sub(since_s) > LOGGED_S) {
+        return Some(
+            "the server has not put a change of your account into its public log, though minutes have passed: it \
+             may be hiding it from others. Ask the operator why"
+                .into(),
+        );
     }
     log.needs_update.then(|| {
         "the server's public log has entries that this version does not know: update this program".into()

@@ -3,26 +3,31 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 use sr_client::{
-    Client, ClientError, DeviceKind, LogReader, LogState, LogStatus, Progress, ReadData,
-    VerifiedLog,
+    Client, ClientError, DeviceKind, Dial, LogReader, LogState, LogStatus, MakeDialer, Progress,
+    ReadData, VerifiedLog,
 };
 use sr_server::{DataDir, Server, add_invite};
-use sr_store::Caps;
+use sr_store::{Caps, MemoryBlobs, MemoryMeta};
 use sr_trust::{Block, Evidence, Mirror, block_hash};
 use sr_wire::{
-    Invite, Misbehaviour, card_hash,
+    Invite, Misbehaviour,
+    api::{AccountResponse, ErrorCode},
+    card_hash,
     log::{Entry, Key, LOGGED_WITHIN_S, Newest, block_commit},
 };
 
 use crate::{
     attacks::{ONE_AT_A_TIME, attack},
-    network::{SimulatedNetwork, dialer},
+    network::{Bend, BentNetwork, Simulated, SimulatedNetwork, dialer, refusal},
     world::{World, clock},
 };
 
@@ -145,6 +150,9 @@ fn an_entry_of_a_later_version_is_no_alarm() {
     rewrite(&mut world, |entry| entry.kind = 64);
     let log = log_of(&address, 1).expect("verifies");
     assert_eq!((log.unknown_from, log.accounts), (Some(CARDS), 0));
+    let seen = status(&world).map(|seen| seen.needs_update);
+    // This device has seen the log before it was rewritten.
+    assert!(matches!(seen, Ok(true) | Err(ClientError::Misbehaviour(Misbehaviour::LogForked))));
 }
 
 #[test]
@@ -472,6 +480,82 @@ fn change_that_is_never_logged() -> World {
     somebody_joins(&mut world, "second");
     log_of(&address, 2).expect("a stranger can't tell");
     world
+}
+
+/// A world in memory, whose operator rewrites answers.
+fn bent(bend: Arc<Bend>) -> (Simulated, MakeDialer) {
+    let (meta, blobs) = (Arc::new(MemoryMeta::default()), Arc::new(MemoryBlobs::default()));
+    let simulated = Simulated::new(meta, blobs, Caps::default()).expect("joins");
+    let runtime = simulated.runtime.handle().clone();
+    let network = Arc::new(BentNetwork { to: Arc::clone(&simulated.network), runtime, bend });
+    let dialer: MakeDialer = Arc::new(move |_| Ok(Arc::clone(&network) as Arc<dyn Dial>));
+    (simulated, dialer)
+}
+
+/// The operator takes a change, and answers that another was faster: it would be in force on this device, and
+/// nobody has promised to log it.
+#[test]
+fn sr_038_a_change_that_was_taken_without_a_promise_is_refused() {
+    for code in [ErrorCode::Conflict, ErrorCode::NotFound, ErrorCode::BlockRefused] {
+        attack(&[Misbehaviour::ReceiptForged], || {
+            let (simulated, dialer) = bent(Arc::new(move |path, status, body| {
+                if path == sr_wire::api::ACCOUNT_APPEND { refusal(code) } else { (status, body) }
+            }));
+            let profile = simulated.dir.path().join("profile");
+            let mut client = Client::open_by(&profile, clock(), &dialer).expect("opens");
+            let (kit, _) = client.new_kit().expect("makes");
+            // The first answer may be the end of this command, not of the next.
+            let set = client.set_kit(&kit, None);
+            if matches!(set, Err(ClientError::Misbehaviour(_))) {
+                return set.map(|()| Vec::new());
+            }
+            client.snapshots()
+        });
+    }
+}
+
+/// An honest server answers a second try as it did the first.
+#[test]
+fn a_change_whose_answer_was_lost_is_promised_when_it_is_sent_again() {
+    let lost = AtomicUsize::new(1);
+    let (simulated, dialer) = bent(Arc::new(move |path, status, body| {
+        let is_append = path == sr_wire::api::ACCOUNT_APPEND;
+        let is_lost = is_append && lost.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_lost { refusal(ErrorCode::Internal) } else { (status, body) }
+    }));
+    let profile = simulated.dir.path().join("profile");
+    let open = || Client::open_by(&profile, clock(), &dialer).expect("opens");
+    let (kit, _) = open().new_kit().expect("makes");
+    let set = open().set_kit(&kit, None);
+    assert!(matches!(set, Err(ClientError::ServerRefused(ErrorCode::Internal))), "{set:?}");
+    assert!(open().status().expect("goes on").has_kit);
+}
+
+/// The operator hides a change that it has logged, and refuses to answer when the device asks again.
+#[test]
+fn sr_035_who_is_asked_again_and_refuses_gains_nothing_by_it() {
+    let reads = AtomicUsize::new(0);
+    let (simulated, dialer) = bent(Arc::new(move |path, status, body| {
+        if path != sr_wire::api::ACCOUNT_READ {
+            return (status, body);
+        }
+        if reads.fetch_add(1, Ordering::SeqCst) > 0 {
+            return refusal(ErrorCode::Internal);
+        }
+        let mut shown: AccountResponse =
+            sr_wire::decode("answer", &body, body.len()).expect("parses");
+        shown.blocks.truncate(1);
+        (status, sr_wire::encode(&shown))
+    }));
+    let (profile, old) = (simulated.dir.path().join("profile"), simulated.dir.path().join("old"));
+    copy(&profile, &old);
+    let honest = self::dialer(&simulated.network);
+    let mut client = Client::open_by(&profile, clock(), &honest).expect("opens");
+    let (kit, _) = client.new_kit().expect("makes");
+    client.set_kit(&kit, None).expect("sets");
+    wait_for(&client.log().expect("reads"), 2);
+    let refused = Client::open_by(&old, clock(), &dialer).expect("opens").snapshots();
+    assert!(matches!(refused, Err(ClientError::ServerRefused(ErrorCode::Internal))), "{refused:?}");
 }
 
 #[test]

@@ -9,6 +9,10 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, NamedGroup, RootCertStore, SupportedProtocolVersion,
     crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs},
@@ -576,4 +580,60 @@ impl sr_store::BlobWriter for NothingWriter {
     }
 
     fn discard(self: Box<Self>) {}
+}
+
+/// What an operator does to the answers on their way: path, status, body.
+pub(crate) type Bend = dyn Fn(&str, StatusCode, Vec<u8>) -> (StatusCode, Vec<u8>) + Send + Sync;
+
+/// A server whose answers an operator rewrites.
+pub(crate) struct BentNetwork {
+    pub(crate) to: Arc<SimulatedNetwork>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) bend: Arc<Bend>,
+}
+
+impl Dial for BentNetwork {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = io::Result<sr_client::Channel>> + Send + '_>> {
+        Box::pin(async {
+            let channel = self.to.dial().await?;
+            let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let handshake = builder.handshake(TokioIo::new(channel.io)).await;
+            let (sender, connection) = handshake.map_err(io::Error::other)?;
+            self.runtime.spawn(connection);
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            let bend = Arc::clone(&self.bend);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (mut sender, bend) = (sender.clone(), Arc::clone(&bend));
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    let path = head.uri.path().to_owned();
+                    let request = Request::from_parts(head, Full::new(body));
+                    let (head, body) = sender.send_request(request).await?.into_parts();
+                    let body = body.collect().await?.to_bytes().to_vec();
+                    let (status, body) = bend(&path, head.status, body);
+                    let mut response = Response::new(Full::new(Bytes::from(body)));
+                    *response.status_mut() = status;
+                    Ok::<_, hyper::Error>(response)
+                }
+            });
+            self.runtime.spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(theirs), service).await;
+            });
+            Ok(sr_client::Channel { io: Box::new(ours), ..channel })
+        })
+    }
+
+    fn address(&self) -> String {
+        "bent".into()
+    }
+}
+
+/// What a server says that refuses.
+pub(crate) fn refusal(code: sr_wire::api::ErrorCode) -> (StatusCode, Vec<u8>) {
+    (
+        StatusCode::CONFLICT,
+        sr_wire::encode(&sr_wire::api::ErrorBody { code, message: Vec::new().into() }),
+    )
 }
