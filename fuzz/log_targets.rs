@@ -8,15 +8,16 @@ use sr_tlog::{
     Checkpoint, KeyKind, LogKeys, LoggedProof, Note, NoteKey, Policy, Tile, VerifierKey, bundle,
     entries_of,
 };
-use sr_trust::{Mirror, Taken};
+use sr_trust::{Evidence, Mirror, Taken};
 use sr_wire::{decode, log::Entry};
 
 /// All targets.
-pub(crate) const TARGETS: [&str; 3] = ["log-entries", "log-note", "log-policy"];
+pub(crate) const TARGETS: [&str; 4] = ["evidence", "log-entries", "log-note", "log-policy"];
 
 /// Gives `bytes` to a target.
 pub(crate) fn run(target: &str, bytes: &[u8]) {
     match target {
+        "evidence" => evidence(bytes),
         "log-entries" => entries(bytes),
         "log-note" => note(bytes),
         "log-policy" => policy(bytes),
@@ -38,6 +39,14 @@ fn log_keys() -> &'static LogKeys {
         let [ed25519, ml_dsa] = keys().map(|key| key.verifier());
         LogKeys::new(ed25519, ml_dsa).expect("a pair")
     })
+}
+
+/// A file of evidence, and its verification.
+fn evidence(bytes: &[u8]) {
+    if let Ok(evidence) = Evidence::parse(bytes) {
+        assert_eq!(evidence.to_bytes(), bytes);
+        let _ = evidence.verify();
+    }
 }
 
 /// A count, then a bundle of so many entries, which are folded.
