@@ -85,6 +85,12 @@ impl LogReader {
         Self::new_by(address, clock, &tls_dialer())
     }
 
+    /// Takes no other server than the one that has this card, or had it.
+    #[must_use]
+    pub fn of_card(self, card: Hash) -> Self {
+        Self { remote: self.remote.pinned(card), ..self }
+    }
+
     /// As [`LogReader::new`], over another network than TLS.
     ///
     /// **Errors** as [`LogReader::new`].

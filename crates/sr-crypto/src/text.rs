@@ -33,6 +33,12 @@ pub fn to_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
+/// Reads a hash that a person typed in hex; `None` for anything else.
+#[must_use]
+pub fn hash_from_hex(text: &str) -> Option<crate::Hash> {
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
 /// Reads hex that is known to be right (vectors, constants).
 ///
 /// **Panics** on anything else.
@@ -54,5 +60,14 @@ mod tests {
         assert_eq!(from_base32("oI234567"), from_base32("01234567"));
         assert_eq!(from_base32("u1234567"), None);
         assert_eq!(from_base32("0"), None);
+    }
+
+    #[test]
+    fn a_hash_is_64_digits() {
+        let text = "0A".repeat(32);
+        assert_eq!(hash_from_hex(&text), Some([10; 32]));
+        for wrong in ["", "0a", &text[1..], &"0g".repeat(32), &"0a".repeat(33), "é"] {
+            assert_eq!(hash_from_hex(wrong), None, "{wrong}");
+        }
     }
 }

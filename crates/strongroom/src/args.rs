@@ -549,12 +549,18 @@ pub(crate) enum LogCommand {
         /// Of the server at this address, HOST:PORT, instead of this profile's own
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
+        /// The card of the server that is meant, 64 hexadecimal digits: another one is refused
+        #[arg(long, value_name = "HEX", requires = "from", value_parser = card)]
+        card: Option<[u8; 32]>,
     },
     /// Read every entry, and check that each follows from those before it and is what the server signed
     Verify {
         /// Of the server at this address, HOST:PORT, instead of this profile's own
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
+        /// The card of the server that is meant, 64 hexadecimal digits: another one is refused
+        #[arg(long, value_name = "HEX", requires = "from", value_parser = card)]
+        card: Option<[u8; 32]>,
     },
 }
 
@@ -610,6 +616,9 @@ pub(crate) enum EvidenceCommand {
     Verify {
         /// The file
         file: PathBuf,
+        /// The card of the server that is meant, 64 hexadecimal digits: about another one nothing is proven
+        #[arg(long, value_name = "HEX", value_parser = card)]
+        card: Option<[u8; 32]>,
     },
     /// Copy one to a file, for somebody else
     Export {
@@ -665,6 +674,12 @@ pub(crate) enum ServerCommand {
         #[arg(long, value_name = "HOST:PORT")]
         address: Vec<String>,
     },
+}
+
+/// Reads the hash of a card.
+fn card(text: &str) -> Result<[u8; 32], String> {
+    sr_crypto::text::hash_from_hex(text)
+        .ok_or_else(|| "64 hexadecimal digits, as `strongroom log status` shows them".into())
 }
 
 fn profile_name(name: &str) -> Result<String, String> {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sr_client::evidence_files;
-use sr_crypto::text::to_hex;
+use sr_crypto::{Hash, text::to_hex};
 use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof};
 use sr_wire::card_hash;
 
@@ -22,7 +22,7 @@ pub(crate) fn command(args: &Args, command: &EvidenceCommand) -> Result<Done, Fa
     match command {
         EvidenceCommand::Ls => ls(args),
         EvidenceCommand::Show { which, html } => show(args, which, *html),
-        EvidenceCommand::Verify { file } => verify(file),
+        EvidenceCommand::Verify { file, card } => verify(file, *card),
         EvidenceCommand::Export { which, file } => export(args, which, file),
     }
 }
@@ -49,10 +49,17 @@ fn show(args: &Args, which: &str, as_html: bool) -> Result<Done, Failure> {
 }
 
 /// Exits with 0 when it is proven, with 31 when it is not.
-fn verify(file: &Path) -> Result<Done, Failure> {
+fn verify(file: &Path, card: Option<Hash>) -> Result<Done, Failure> {
     let evidence = read(file)?;
-    let exit = if evidence.verify().is_ok() { 0 } else { exit::INVALID };
-    Ok(Done::new(told(&evidence), json_of(&evidence)).with_warnings(Vec::new(), exit))
+    let is_meant =
+        card.is_none_or(|card| evidence.cards.iter().any(|signed| card_hash(&signed.card) == card));
+    let mut warnings = Vec::new();
+    if !is_meant {
+        warnings.push("this is about another server than the one whose card was given".into());
+    }
+    let is_proven = evidence.verify().is_ok() && is_meant;
+    let exit = if is_proven { 0 } else { exit::INVALID };
+    Ok(Done::new(told(&evidence), json_of(&evidence)).with_warnings(warnings, exit))
 }
 
 fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {
@@ -85,7 +92,7 @@ fn told(evidence: &Evidence) -> String {
     format!(
         "{head}\nwhat      {}\naccused   {accused}\nmade      {}, by the clock of the device that made it\n\n\
          {}\nWhether the accused is the server that you mean, its card says: compare it with the one in\n\
-         `strongroom log status` of somebody who uses that server.",
+         `strongroom log status` of somebody who uses that server, or give that one with `--card`.",
         title(evidence),
         time(evidence.made_s),
         meaning(evidence),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sr_client::{Client, ClientError, LogReader, LogStatus};
-use sr_crypto::text::to_hex;
+use sr_crypto::{Hash, text::to_hex};
 
 use crate::{
     args::Args,
@@ -12,8 +12,8 @@ use crate::{
     terminal::with_progress,
 };
 
-pub(crate) fn status(args: &Args, from: Option<&str>) -> Result<Done, Failure> {
-    let status = reader(args, from)?.status()?;
+pub(crate) fn status(args: &Args, from: Option<&str>, card: Option<Hash>) -> Result<Done, Failure> {
+    let status = reader(args, from, card)?.status()?;
     let text = format!(
         "Server   {}\nCard     {}\nLog      {}\nEntries  {}\nRoot     {}\n\nThis is what the server has signed. \
          `strongroom log verify` reads every entry and checks it.",
@@ -26,8 +26,15 @@ pub(crate) fn status(args: &Args, from: Option<&str>) -> Result<Done, Failure> {
     Ok(Done::new(text, json_of(&status)))
 }
 
-pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result<Done, Failure> {
-    let reader = reader(args, from)?;
+pub(crate) fn verify(
+    args: &Args,
+    output: &Output,
+    from: Option<&str>,
+    card: Option<Hash>,
+) -> Result<Done, Failure> {
+    let reader = reader(args, from, card)?;
+    // Nothing else says which server is meant.
+    let unknown = from.filter(|_| card.is_none());
     let server = from.unwrap_or("the server");
     let log = with_progress(output, server, |progress| reader.verify(progress))?;
     let what = match log.status.size {
@@ -38,7 +45,7 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
             plural(log.accounts, "account")
         ),
     };
-    let mut text = format!("{}\nok  {what}", server_line(&log.status, from));
+    let mut text = format!("{}\nok  {what}", server_line(&log.status, unknown));
     if log.status.size > 0 {
         text.push_str(&format!(
             "\n..  the last was added on {}, says the server",
@@ -52,7 +59,7 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
     data["missing"] = log.missing.into();
     let mut warnings = Vec::new();
     if let Some(place) = log.unknown_from {
-        text = server_line(&log.status, from);
+        text = server_line(&log.status, unknown);
         warnings.push(format!(
             "entry {place} is of a kind that this version does not know: from there on it was not checked what \
              follows from what. Update this program"
@@ -70,9 +77,15 @@ pub(crate) fn verify(args: &Args, output: &Output, from: Option<&str>) -> Result
     Ok(Done::new(text, data).with_warnings(warnings, exit))
 }
 
-fn reader(args: &Args, from: Option<&str>) -> Result<LogReader, Failure> {
+fn reader(args: &Args, from: Option<&str>, card: Option<Hash>) -> Result<LogReader, Failure> {
     match from {
-        Some(address) => Ok(LogReader::new(address, clock())?),
+        Some(address) => {
+            let reader = LogReader::new(address, clock())?;
+            Ok(match card {
+                Some(card) => reader.of_card(card),
+                None => reader,
+            })
+        }
         None => match Client::open(&dir(args)?, clock()) {
             Err(ClientError::NotJoined) => Err(Failure::usage(
                 "this device has not joined a server",

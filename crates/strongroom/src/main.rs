@@ -124,9 +124,11 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             status::join(args, invite, name.as_deref(), device_name.as_deref())
         }
         Command::Lock => keys::lock(args),
-        Command::Log(args::LogCommand::Status { from }) => log::status(args, from.as_deref()),
-        Command::Log(args::LogCommand::Verify { from }) => {
-            log::verify(args, output, from.as_deref())
+        Command::Log(args::LogCommand::Status { from, card }) => {
+            log::status(args, from.as_deref(), *card)
+        }
+        Command::Log(args::LogCommand::Verify { from, card }) => {
+            log::verify(args, output, from.as_deref(), *card)
         }
         Command::Unlock { for_good } => keys::unlock(args, *for_good),
         Command::Recovery(command) => recovery::run(args, output, command),

@@ -145,6 +145,17 @@ impl World {
         };
         let verified = elsewhere(&["evidence", "verify", file_name]);
         assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+        let meant = format!(
+            "--card={}",
+            list["data"]["evidence"][0]["evidence"]["card"].as_str().expect("card")
+        );
+        let meant = elsewhere(&["evidence", "verify", file_name, &meant]);
+        assert_eq!(meant.status.code(), Some(0), "{meant:?}");
+        let other = format!("--card={}", "7".repeat(64));
+        let about_another = elsewhere(&["evidence", "verify", file_name, &other]);
+        assert_eq!(about_another.status.code(), Some(31), "{about_another:?}");
+        let log = elsewhere(&["log", "status", "--from", &self.address, &other]);
+        assert_eq!(log.status.code(), Some(30), "{log:?}");
         // A byte of the last signature.
         let mut bytes = fs::read(&file).expect("reads");
         let at = bytes.len() - 100;
