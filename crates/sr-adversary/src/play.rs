@@ -34,6 +34,8 @@ pub enum Happened {
 /// One way of an attack, against one victim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Try {
+    /// Which way it is, from 1.
+    pub way: usize,
     /// What the operator did.
     pub what: String,
     /// Who came then.
@@ -96,8 +98,9 @@ pub fn play(scene: &Scene, row: &Row) -> Result<Played, AdversaryError> {
         return Ok(Played { outcome, tries, took });
     };
     let mut held = true;
-    for way in (attack.ways)(&scene.kept(attack.shows).join("server"))? {
-        let came = try_way(scene, attack, &way)?;
+    let ways = (attack.ways)(&scene.kept(attack.shows).join("server"))?;
+    for (number, way) in (1..).zip(&ways) {
+        let came = try_way(scene, attack, (number, way))?;
         // What nobody refused went unnoticed, but where there is nothing to notice.
         let is_noticed =
             |tried: &Try| matches!(tried.happened, Happened::Refused(_) | Happened::Stopped(_));
@@ -127,10 +130,14 @@ pub fn play_honest(scene: &Scene) -> Result<Vec<Try>, AdversaryError> {
         ],
         checks: &[],
     };
-    try_way(scene, &attack, &Way::new("nothing", |_| Ok(())))
+    try_way(scene, &attack, (1, &Way::new("nothing", |_| Ok(()))))
 }
 
-fn try_way(scene: &Scene, attack: &Attack, way: &Way) -> Result<Vec<Try>, AdversaryError> {
+fn try_way(
+    scene: &Scene,
+    attack: &Attack,
+    (number, way): (usize, &Way),
+) -> Result<Vec<Try>, AdversaryError> {
     let mut tries = Vec::new();
     for victim in attack.victims {
         let place = scene.place();
@@ -143,7 +150,7 @@ fn try_way(scene: &Scene, attack: &Attack, way: &Way) -> Result<Vec<Try>, Advers
         let server = Server::start(&data, scene.address, way.ahead_s)?;
         let happened = come(scene, &place, *victim)?;
         drop(server);
-        tries.push(Try { what: way.what.clone(), victim: *victim, happened });
+        tries.push(Try { way: number, what: way.what.clone(), victim: *victim, happened });
     }
     Ok(tries)
 }

@@ -55,9 +55,21 @@ pub(crate) fn about_head(
     later: &SignedAnswer,
     random: [u8; 32],
 ) {
-    if let Ok(Some(earlier)) = profile.answer(later.answer.space) {
+    if let Ok(Some(earlier)) = profile.answer(later.answer.space)
+        && !is_kept(profile, &earlier)
+    {
         keep(profile, remote, Proof::RolledBack { earlier, later: later.clone(), random });
     }
+}
+
+/// Each question has another answer; one proof that an answer was forgotten is enough.
+fn is_kept(profile: &Profile, earlier: &SignedAnswer) -> bool {
+    let about = |path: &PathBuf| {
+        let evidence = Evidence::parse(&fs::read(path).ok()?).ok()?;
+        matches!(evidence.proof, Proof::RolledBack { earlier: kept, .. } if kept == *earlier)
+            .then_some(())
+    };
+    evidence_files(profile.dir()).is_ok_and(|files| files.iter().any(|path| about(path).is_some()))
 }
 
 fn keep(profile: &Profile, remote: &Remote, proof: Proof) {

@@ -101,9 +101,13 @@ impl LogReader {
 
     /// Returns what the server says of its log.
     ///
-    /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
+    /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`]; [`Misbehaviour::LogRolledBack`] and
+    /// [`Misbehaviour::LogForked`] when this profile knows better.
     pub fn status(&self) -> Result<LogStatus, ClientError> {
-        Ok(shown(&self.remote, &self.clock)?.status())
+        let shown = shown(&self.remote, &self.clock)?;
+        let known = self.own.as_ref().and_then(|own| own.checkpoint.as_ref());
+        Follow { to: &shown.checkpoint, known }.refuse_less()?;
+        Ok(shown.status())
     }
 
     /// Reads all entries, in order, and verifies that each follows from those before it, and that they
@@ -211,12 +215,7 @@ impl Follow<'_> {
         mut each: impl FnMut(&Mirror, Taken) -> Result<(), Misbehaviour>,
     ) -> Result<Option<u64>, ClientError> {
         let (size, mut unknown_from) = (self.to.size(), None);
-        // SR-036
-        let is_shorter = self.known.is_some_and(|known| size < known.size());
-        Misbehaviour::LogRolledBack.refuse_if(is_shorter)?;
-        // SR-033: whatever the entries are.
-        let is_other = |known: &Checkpoint| size == known.size() && self.to.root() != known.root();
-        Misbehaviour::LogForked.refuse_if(self.known.is_some_and(is_other))?;
+        self.refuse_less()?;
         self.check(mirror)?;
         while mirror.size() < size {
             for entry in bundle(remote, mirror.size(), size)? {
@@ -231,6 +230,17 @@ impl Follow<'_> {
         }
         mirror.check(size, self.to.root())?;
         Ok(unknown_from)
+    }
+
+    /// Refuses what the known checkpoint alone refutes, whatever the entries are.
+    fn refuse_less(&self) -> Result<(), Misbehaviour> {
+        let Some(known) = self.known else { return Ok(()) };
+        let (shown, size) = (self.to, known.size());
+        // SR-036
+        Misbehaviour::LogRolledBack.refuse_if(shown.size() < size)?;
+        // SR-033
+        let is_other = shown.size() == size && shown.root() != known.root();
+        Misbehaviour::LogForked.refuse_if(is_other)
     }
 
     /// What was accepted before is the beginning of what is shown now.

@@ -44,7 +44,11 @@ fn list() -> Done {
             })
         })
         .collect();
-    Done::new(text.trim_end().to_owned(), json!({ "rows": rows }))
+    text.push_str(
+        "\nREFUSE: the client refuses, and writes nothing wrong. ALARM: it refuses, and what was signed proves it.\n\
+         BLIND: the operator learns nothing, measured. LABEL: it can't be prevented, and is said.",
+    );
+    Done::new(text, json!({ "rows": rows }))
 }
 
 fn run(output: &Output, only: &[String]) -> Result<Done, Failure> {
@@ -156,7 +160,7 @@ fn sentence(tried: &Try) -> String {
         Happened::Nothing => "no effect".into(),
         Happened::Succeeded(what) => format!("SUCCEEDED: {what}"),
     };
-    format!("{}; the {} comes: {happened}", tried.what, tried.victim)
+    format!("way {}: {}; the {} comes: {happened}", tried.way, tried.what, tried.victim)
 }
 
 fn json_of(row: &Row, played: &Played) -> Value {
@@ -207,20 +211,39 @@ fn serve(
     let ways = (attack.ways)(data).map_err(failed)?;
     let way = ways.get(way.wrapping_sub(1)).ok_or_else(|| {
         Failure::usage(
-            format!("{} has {}", row.id, plural(ways.len() as u64, "way")),
+            format!(
+                "there is no such way of {}: it has {}",
+                row.id,
+                plural(ways.len() as u64, "way")
+            ),
             "Choose one of them with `--way N`.",
         )
     })?;
     // Nobody else serves it, and it can be served, before anything is changed.
-    drop(Server::start(data, listen, 0).map_err(failed)?);
+    drop(Server::start(data, listen, 0).map_err(|error| cannot_serve(error, listen))?);
     (way.bend)(data).map_err(failed)?;
     let server = Server::start(data, listen, way.ahead_s).map_err(failed)?;
-    output.note(&format!("..  {}: the operator {}", row.id, way.what));
+    output.note(&format!(
+        "..  {}: the operator {}, of the copy as it was given. A device that meets it, or stores to it, may \
+         refuse\n    your real server afterwards: use copies of the profiles too (XDG_STATE_HOME=…).",
+        row.id, way.what
+    ));
     output.note(&format!("..  listening on {}; Ctrl-C stops it", server.address));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(local)?;
     runtime.block_on(asked_to_end()).map_err(local)?;
     drop(server);
     Ok(Done::new("stopped".into(), json!({ "row": row.id, "way": way.what })))
+}
+
+/// A port that is taken is the likeliest cause.
+fn cannot_serve(error: AdversaryError, listen: SocketAddr) -> Failure {
+    match error {
+        AdversaryError::Io(error) => Failure::failed(
+            format!("can't listen on {listen}: {error}"),
+            "Choose another with `--listen ADDR:PORT`.",
+        ),
+        error => failed(error),
+    }
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Row>, Failure> {

@@ -582,7 +582,8 @@ pub(crate) enum AdversaryCommand {
     /// Serve a copy of a server's data directory as the operator of one attack would, to try it by hand
     ///
     /// The directory is CHANGED. Copy a server's directory while the server is switched off, and give the
-    /// copy.
+    /// copy; for ST-09 one that is older than what your devices have seen. Let copies of your profiles meet it:
+    /// what a device sees or stores there, it holds against your real server.
     Serve {
         /// The attack
         #[arg(long, value_name = "ID")]

@@ -120,14 +120,26 @@ impl Failure {
     }
 
     fn misbehaviour(misbehaviour: Misbehaviour) -> Self {
-        let rolled_back =
-            matches!(misbehaviour, Misbehaviour::HeadRolledBack | Misbehaviour::HeadForked);
+        let rolled_back = matches!(
+            misbehaviour,
+            Misbehaviour::HeadRolledBack
+                | Misbehaviour::HeadForked
+                | Misbehaviour::ChainRolledBack
+                | Misbehaviour::LogRolledBack
+        );
         let other_server =
             matches!(misbehaviour, Misbehaviour::CardMismatch | Misbehaviour::TlsKeyUnsigned);
         let about_log = misbehaviour.number() >= Misbehaviour::LogRuleBroken.number();
         let account = (Misbehaviour::ChainBroken.number()..=Misbehaviour::LinkAltered.number())
             .contains(&misbehaviour.number());
-        let (meaning, next) = if account {
+        let (meaning, next) = if rolled_back {
+            (
+                "The server shows less than this device has seen: its disk was put back to an older state, by \
+                 accident or on purpose. Your own files are untouched.",
+                "Ask the operator what happened, over another channel, and to put the newest state back; then run \
+                 this again. Until then, do not delete your own files.",
+            )
+        } else if account {
             (
                 "The account that the server shows is not the one that your devices have signed.",
                 "Ask the operator what happened, over another channel, and compare `strongroom device \
@@ -146,13 +158,6 @@ impl Failure {
                  stand by it.",
                 "Keep what this command printed, ask the operator what happened, over another channel, and \
                  ask others who use the server what they see.",
-            )
-        } else if rolled_back {
-            (
-                "The server withholds your newest snapshots: its disk was put back to an older \
-                 state, by accident or on purpose.",
-                "Ask the operator what happened, over another channel. Until the newest state is \
-                 back, do not delete your own files.",
             )
         } else if other_server {
             (

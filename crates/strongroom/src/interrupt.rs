@@ -2,13 +2,14 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,10 @@ use crate::{failure::exit, output::write_lines};
 
 /// What goes before the process does.
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Five seconds in all.
+const REMOVE_TRIES: u32 = 100;
+const REMOVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Set when the process is about to end.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -27,17 +32,32 @@ pub(crate) fn end_on_ctrl_c(message: &'static str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if runtime.is_ok_and(|runtime| runtime.block_on(asked_to_end()).is_ok()) {
             ENDING.store(true, Ordering::SeqCst);
-            write_lines(&mut io::stderr().lock(), message);
-            if let Ok(scratch) = SCRATCH.lock()
-                && let Some(dir) = scratch.as_ref()
-            {
-                let _ = std::fs::remove_dir_all(dir);
-            }
+            let scratch = SCRATCH.lock().ok().and_then(|scratch| scratch.clone());
+            let said = match scratch.filter(|dir| !remove(dir)) {
+                None => message.to_owned(),
+                Some(dir) => format!("interrupted; remove {} yourself", dir.display()),
+            };
+            write_lines(&mut io::stderr().lock(), &said);
             process::exit(i32::from(exit::INTERRUPTED));
         }
     };
     // Without the thread, Ctrl-C ends the process as it does any other.
     let _ = thread::Builder::new().name("ctrl-c".into()).spawn(wait);
+}
+
+/// Removes what the other threads may still be writing to: under another name, they find it no more, and what
+/// they make anew goes in the next round.
+fn remove(dir: &Path) -> bool {
+    let beside = dir.with_extension("ending");
+    let mut rounds_without = 0;
+    (0..REMOVE_TRIES).any(|_| {
+        let _ = std::fs::rename(dir, &beside);
+        let _ = std::fs::remove_dir_all(&beside);
+        thread::sleep(REMOVE_INTERVAL);
+        let is_gone = !dir.exists() && !beside.exists();
+        rounds_without = if is_gone { rounds_without + 1 } else { 0 };
+        rounds_without == 3
+    })
 }
 
 /// Waits for the end if it is near, so that nothing is said of what the ending itself breaks.

@@ -86,7 +86,8 @@ pub(crate) fn up(
     ));
     if invites.is_empty() {
         output.note(&format!(
-            "    For another device: strongroom server invite --data {} --address HOST:{}",
+            "    For another person: strongroom server invite --data {} --address HOST:{}\n    \
+             For another device of the same person: strongroom device link",
             dir.display(),
             running.address.port(),
         ));
