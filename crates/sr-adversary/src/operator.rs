@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -139,7 +140,7 @@ impl Accounts {
 ///
 /// **Errors** [`AdversaryError`].
 pub fn remember(data: &Path, to: &Path) -> Result<OldState, AdversaryError> {
-    link_all(&data.join("packs"), &to.join("packs"))?;
+    each_file(&data.join("packs"), &to.join("packs"), |from, to| fs::hard_link(from, to))?;
     let database = open(data)?;
     let copy = to.join(DATABASE_FILE);
     database.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
@@ -261,20 +262,6 @@ pub fn open(data: &Path) -> Result<Connection, AdversaryError> {
     Ok(database)
 }
 
-fn link_all(from: &Path, to: &Path) -> Result<(), AdversaryError> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            link_all(&entry.path(), &target)?;
-        } else {
-            fs::hard_link(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
 /// Changes what one query finds, each value by itself: `set` has the old value as `?1` and the new one as `?2`.
 ///
 /// **Errors** [`AdversaryError`]; [`AdversaryError::Nothing`] when nothing is found.
@@ -303,14 +290,23 @@ pub fn change(
 ///
 /// **Errors** [`AdversaryError::Io`].
 pub fn copy_all(from: &Path, to: &Path) -> Result<(), AdversaryError> {
+    each_file(from, to, |from, to| fs::copy(from, to).map(drop))
+}
+
+/// Makes the folders of `from` in `to`, and has `place` make each file.
+fn each_file(
+    from: &Path,
+    to: &Path,
+    place: fn(&Path, &Path) -> io::Result<()>,
+) -> Result<(), AdversaryError> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &target)?;
+            each_file(&entry.path(), &target, place)?;
         } else {
-            fs::copy(entry.path(), target)?;
+            place(&entry.path(), &target)?;
         }
     }
     Ok(())

@@ -202,7 +202,7 @@ impl Profile {
         }
         let keys = load_keys(&database, Arc::new(device))
             .map_err(state_error(&path))?
-            .ok_or_else(|| state_error(&path)(rusqlite::Error::InvalidQuery))?;
+            .ok_or_else(|| state_error(&path)(not_ours()))?;
         Ok(Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock })
     }
 
@@ -587,7 +587,7 @@ impl Profile {
     }
 
     pub(crate) fn damaged(&self) -> ClientError {
-        state_error(&self.dir.join("state.db"))(rusqlite::Error::InvalidQuery)
+        state_error(&self.dir.join("state.db"))(not_ours())
     }
 }
 
@@ -711,6 +711,12 @@ pub(crate) fn open_key_block(
         _ => KeyBlock::open(key_block, account, id, &device.sealing()),
     };
     secrets.map(Opened::full)
+}
+
+/// What is there has not the form in which this version writes it.
+fn not_ours() -> rusqlite::Error {
+    let what = "a record in it is damaged, or of another version of this program";
+    rusqlite::Error::ToSqlConversionFailure(what.into())
 }
 
 fn state_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> ClientError {

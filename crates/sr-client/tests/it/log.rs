@@ -150,9 +150,10 @@ fn an_entry_of_a_later_version_is_no_alarm() {
     rewrite(&mut world, |entry| entry.kind = 64);
     let log = log_of(&address, 1).expect("verifies");
     assert_eq!((log.unknown_from, log.accounts), (Some(CARDS), 0));
-    let seen = status(&world).map(|seen| seen.needs_update);
-    // This device has seen the log before it was rewritten.
-    assert!(matches!(seen, Ok(true) | Err(ClientError::Misbehaviour(Misbehaviour::LogForked))));
+    // Who reads it for the first time goes on, and is told to update.
+    let (invite, profile) = (world.invite(), world.other("second"));
+    let mut client = Client::join(&profile, &invite, None, "second", clock()).expect("joins");
+    assert!(client.status().expect("syncs").log.expect("is reached").needs_update);
 }
 
 #[test]
@@ -233,6 +234,20 @@ fn somebody_joins(world: &mut World, name: &str) {
     Client::join(&profile, &invite, None, name, clock()).expect("joins");
 }
 
+/// The device has seen a log of two accounts; the operator puts back the one before the second, and goes on
+/// with others.
+fn after_the_log_was_put_back(others: &[&str]) -> World {
+    let (mut world, address) = world_with_account();
+    let before = kept_copy(&mut world);
+    somebody_joins(&mut world, "second");
+    log_of(&address, 2).expect("verifies");
+    status(&world).expect("syncs");
+    put_back_log(&mut world, before.path());
+    others.iter().for_each(|name| somebody_joins(&mut world, name));
+    log_of(&address, 1 + others.len() as u64).expect("a stranger can't tell");
+    world
+}
+
 fn status(world: &World) -> Result<LogState, ClientError> {
     Ok(world.client().status()?.log.expect("is reached"))
 }
@@ -252,14 +267,7 @@ fn each_sync_reads_what_is_new_and_keeps_it() {
 #[test]
 fn sr_036_a_shorter_log_is_refused_by_who_has_seen_a_longer_one() {
     attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
-        let (mut world, address) = world_with_account();
-        let before = kept_copy(&mut world);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("verifies");
-        status(&world).expect("syncs");
-        put_back_log(&mut world, before.path());
-        log_of(&address, 1).expect("a stranger can't tell");
-        status(&world)
+        status(&after_the_log_was_put_back(&[]))
     });
 }
 
@@ -304,14 +312,7 @@ fn a_fork_of_the_log_leaves_evidence() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // At the same length, and when it is longer by then.
     for (names, kind) in [(&["third"][..], 1), (&["third", "fourth"], 2)] {
-        let (mut world, address) = world_with_account();
-        let before = kept_copy(&mut world);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("verifies");
-        status(&world).expect("syncs");
-        put_back_log(&mut world, before.path());
-        names.iter().for_each(|name| somebody_joins(&mut world, name));
-        log_of(&address, 1 + names.len() as u64).expect("a stranger can't tell");
+        let world = after_the_log_was_put_back(names);
         for _ in 0..2 {
             let refused = status(&world).expect_err("refuses");
             assert!(matches!(refused, ClientError::Misbehaviour(Misbehaviour::LogForked)));
@@ -327,17 +328,11 @@ fn a_rewritten_log_leaves_evidence() {
     log_of(&address, 1).expect("verifies");
     // The account begins with its second change, says the log.
     rewrite(&mut world, |entry| entry.seq = 1);
-    let began = Instant::now();
-    while status(&world).is_ok() && began.elapsed() < PATIENCE {}
-    // What this device has seen before decides which rule it names first.
-    let refused = status(&world).expect_err("refuses");
-    match refused {
-        ClientError::Misbehaviour(Misbehaviour::LogForked) => assert_proven(&world.profile(), 1),
-        ClientError::Misbehaviour(Misbehaviour::LogRuleBroken) => {
-            assert_proven(&world.profile(), 3);
-        }
-        other => panic!("{other}"),
-    }
+    let (invite, profile) = (world.invite(), world.other("second"));
+    let refused = Client::join(&profile, &invite, None, "second", clock()).map(drop);
+    let broken = Misbehaviour::LogRuleBroken;
+    assert!(matches!(refused, Err(ClientError::Misbehaviour(m)) if m == broken), "{refused:?}");
+    assert_proven(&profile, 3);
 }
 
 #[test]
@@ -370,12 +365,7 @@ fn a_backup_that_was_put_back_leaves_evidence() {
 #[test]
 fn sr_036_who_verifies_the_whole_log_refuses_a_shorter_one() {
     attack(&[Misbehaviour::LogRolledBack, Misbehaviour::LogForked], || {
-        let (mut world, address) = world_with_account();
-        let before = kept_copy(&mut world);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("verifies");
-        status(&world).expect("syncs");
-        put_back_log(&mut world, before.path());
+        let world = after_the_log_was_put_back(&[]);
         world.client().log().expect("reads").verify(&Progress::default())
     });
 }
@@ -383,33 +373,14 @@ fn sr_036_who_verifies_the_whole_log_refuses_a_shorter_one() {
 /// Two histories of one length, each of which follows the rules.
 #[test]
 fn sr_033_another_log_of_the_same_length_is_refused() {
-    attack(&[Misbehaviour::LogForked], || {
-        let (mut world, address) = world_with_account();
-        let before = kept_copy(&mut world);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("verifies");
-        status(&world).expect("syncs");
-        put_back_log(&mut world, before.path());
-        somebody_joins(&mut world, "third");
-        log_of(&address, 2).expect("a stranger can't tell");
-        status(&world)
-    });
+    attack(&[Misbehaviour::LogForked], || status(&after_the_log_was_put_back(&["third"])));
 }
 
 /// And one that has outgrown the other.
 #[test]
 fn sr_033_a_longer_log_with_another_beginning_is_refused() {
     attack(&[Misbehaviour::LogForked], || {
-        let (mut world, address) = world_with_account();
-        let before = kept_copy(&mut world);
-        somebody_joins(&mut world, "second");
-        log_of(&address, 2).expect("verifies");
-        status(&world).expect("syncs");
-        put_back_log(&mut world, before.path());
-        somebody_joins(&mut world, "third");
-        somebody_joins(&mut world, "fourth");
-        log_of(&address, 3).expect("a stranger can't tell");
-        status(&world)
+        status(&after_the_log_was_put_back(&["third", "fourth"]))
     });
 }
 
