@@ -59,10 +59,9 @@ pub(crate) fn verify(
     data["missing"] = log.missing.into();
     let mut warnings = Vec::new();
     if let Some(place) = log.unknown_from {
-        text = server_line(&log.status, unknown);
         warnings.push(format!(
-            "entry {place} is of a kind that this version does not know: from there on it was not checked what \
-             follows from what. Update this program"
+            "entry {place} is of a kind that this version does not know: what such entries say was not judged. \
+             Update this program"
         ));
     }
     if log.missing > 0 {
