@@ -12,8 +12,8 @@ use std::{
 
 use sr_client::{Client, ClientError, Clock, DeviceKind, Kit, Linking, LogReader, Progress};
 use sr_crypto::{KeyedHasher, Secret32};
-use sr_server::{DataDir, DataLock, Server as Routes, TlsListener, add_invite};
-use sr_store::Caps;
+use sr_server::{DataDir, DataLock, Server as Routes, Stores, TlsListener, add_invite};
+use sr_store::{Caps, Fault, Faults, Faulty};
 use tokio::runtime::Runtime;
 
 use crate::{AdversaryError, operator::copy_all};
@@ -41,6 +41,10 @@ impl Server {
         let address = listener.local_address()?;
         let DataDir { identity, stores, lock, .. } = DataDir::open(data, &mut rng())?;
         let clock: Clock = Arc::new(move || now_s().saturating_add_signed(ahead_s));
+        // An operator who rolls back does not want anything back.
+        let faults = Faults::default();
+        faults.set(Fault::Deaf, 0);
+        let stores = Stores { meta: Arc::new(Faulty::new(stores.meta, faults)), ..stores };
         let routes = Routes::new(identity, stores, Caps::default(), clock, Box::new(|_| {}))?;
         runtime.spawn(Arc::new(routes).serve(listener));
         Ok(Self { runtime: Some(runtime), address, _lock: lock })

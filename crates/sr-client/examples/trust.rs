@@ -202,7 +202,7 @@ async fn send(address: &str, queue: &Mutex<Vec<Chain>>, card: &Card, slowest: &M
         for body in requests {
             let request: AccountAppend =
                 decode("request", &body, body.len()).expect("is what was made");
-            let block = Block::parse(request.block.as_slice()).expect("parses");
+            let block = Block::parse(request.blocks[0].as_slice()).expect("parses");
             let request = http::Request::post(format!("https://strongroom{}", api::ACCOUNT_APPEND));
             let request = request.body(Full::new(Bytes::from(body))).expect("a request");
             let began = Instant::now();
@@ -234,10 +234,11 @@ fn small_chain(token: &Hash) -> Chain {
     let request = |act: Act, voucher: Option<Hash>| {
         encode(&AccountAppend {
             account: id,
-            block: act.block.into(),
+            blocks: vec![act.block.into()],
             key_block: act.key_block.map(Into::into),
             envelope: None,
             voucher,
+            checkpoint: Vec::new().into(),
         })
     };
     (id, [request(first, Some(*token)), request(added, None), request(removed, None)])

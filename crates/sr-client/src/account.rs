@@ -192,8 +192,8 @@ pub(crate) fn sync(
             Err(ClientError::ServerRefused(
                 ErrorCode::Conflict | ErrorCode::BlockRefused | ErrorCode::TooEarly,
             )) => overtaken = true,
-            // The account is not there, which reading it will say.
-            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {}
+            // The account is not there, which reading it will say; or nothing new is stored now.
+            Err(ClientError::ServerRefused(ErrorCode::NotFound | ErrorCode::PutBack)) => {}
             done => done?,
         }
     }
@@ -268,10 +268,11 @@ fn send(
     }
     let mut request = AccountAppend {
         account,
-        block: act.block.clone(),
+        blocks: vec![act.block.clone()],
         key_block: act.key_block.clone(),
         envelope: act.envelope.clone(),
         voucher: None,
+        checkpoint: profile.log_note()?.into(),
     };
     if block.body.seq == 0 {
         let token = profile.invite()?.token;
@@ -291,6 +292,9 @@ fn send(
         return Err(refused);
     }
     profile.set_receipt(&remote.append(&request, (seq, &block.hash()))?)?;
+    if let Some(envelope) = &act.envelope {
+        profile.set_envelope(envelope)?;
+    }
     if is_taken {
         return profile.clear_act();
     }

@@ -20,8 +20,8 @@ use sr_vault::{
 use sr_wire::{DeviceId, Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode, card_hash};
 
 use crate::{
-    BackupReport, ClientError, Clock, Dial, Folder, LogState, Progress, ReadData, RestoreReport,
-    Target, TlsDialer, VerifyReport,
+    BackupReport, ClientError, Clock, Dial, Folder, LogState, Progress, PutBack, ReadData,
+    RestoreReport, Target, TlsDialer, VerifyReport,
     account::{Keys, PendingAct},
     backup::{self, What},
     delay::{UptimeClock, uptime},
@@ -126,6 +126,8 @@ pub struct Status {
     pub marked_by_others: u64,
     /// Append-only devices that have written what they may not.
     pub overreaching: Vec<DeviceId>,
+    /// When the server last showed an older state and took back what came after it.
+    pub put_back: Option<PutBack>,
     /// What this device knows of the server's log, when the server was reached.
     pub log: Option<LogState>,
     /// Unix seconds now.
@@ -237,6 +239,10 @@ impl Client {
     /// sent, spaces that were not made, rights that were not rotated, a record that was not written,
     /// waits that are over.
     pub(crate) fn refresh(&mut self) -> Result<(), ClientError> {
+        self.giving_back(Self::refresh_all)
+    }
+
+    fn refresh_all(&mut self) -> Result<(), ClientError> {
         let mut tries = 0;
         loop {
             let before = self.profile.keys.account.newest();
@@ -299,6 +305,13 @@ impl Client {
         work: impl Fn(&mut Self) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         self.refresh()?;
+        self.giving_back(|client| client.on_newest(&work))
+    }
+
+    fn on_newest<T>(
+        &mut self,
+        work: &impl Fn(&mut Self) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let before = self.profile.keys.account.newest();
         let refused = match work(self) {
             Err(
@@ -580,6 +593,7 @@ impl Client {
             newest_s: self.profile.newest_snapshot_s()?,
             marked_by_others: 0,
             overreaching: Vec::new(),
+            put_back: None,
             log: None,
             now_s: (self.clock)(),
         };
@@ -599,6 +613,7 @@ impl Client {
         }
         status.overreaching = self.overreaching()?;
         status.log = Some(self.log_state.clone());
+        status.put_back = self.profile.put_back()?;
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);

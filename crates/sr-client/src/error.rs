@@ -221,6 +221,9 @@ fn refusal_text(code: ErrorCode) -> &'static str {
         ErrorCode::Conflict => "another device was faster",
         ErrorCode::BlockRefused => "the account's rules do not allow it",
         ErrorCode::TooEarly => "the wait is not over by its clock, or the clocks differ",
+        ErrorCode::PutBack => {
+            "it was put back from a backup, and its operator has not finished that"
+        }
         ErrorCode::Internal => "it failed by itself",
     }
 }

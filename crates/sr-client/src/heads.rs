@@ -60,7 +60,9 @@ pub(crate) fn newest(
         response => response?,
     };
     let accepted = accept(profile, remote, keys, &response, writing);
-    if matches!(accepted, Err(ClientError::Misbehaviour(_))) {
+    // Who may have been put back from a backup is not accused before it got back what it lost.
+    let may_accuse = |why| why != Misbehaviour::HeadRolledBack || profile.gave_back;
+    if matches!(accepted, Err(ClientError::Misbehaviour(why)) if may_accuse(why)) {
         evidence::about_head(profile, remote, &response.answer, random);
     }
     match accepted {
@@ -167,6 +169,7 @@ fn accept(
         }
         let counting = newest_counting(&judged, &chain).or(accepted.head);
         profile.set_accepted(space, shown, judged.chain_seq, counting)?;
+        profile.keep_heads(&chain)?;
         if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
             profile.clear_sent(space, true)?;
         }

@@ -20,6 +20,7 @@ mod error;
 mod evidence;
 mod exclude;
 mod file;
+mod give_back;
 mod heads;
 #[cfg(test)]
 mod hiding;
@@ -59,6 +60,7 @@ pub use dial::{Channel, Clock, Dial, Io, TlsDialer};
 pub use error::{ClientError, RefusedFile};
 pub use evidence::evidence_files;
 pub use exclude::{LeftOut, Preview, Rules};
+pub use give_back::PutBack;
 pub use keep::Judged;
 pub use link::{LinkOffer, Linking};
 pub use lock::{KeyLock, key_lock, lock, remove_passphrase, set_passphrase, unlock};

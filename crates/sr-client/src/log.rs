@@ -126,7 +126,7 @@ impl LogReader {
         progress.start(Phase::Checking, shown.checkpoint.size());
         let mut mirror = Mirror::default();
         let follow = Follow { to: &shown.checkpoint, known };
-        let unknown_from = follow.read(&self.remote, &mut mirror, |mirror, _| {
+        let unknown_from = follow.read(&self.remote, &mut mirror, |mirror, _, _| {
             progress.did(1, ENTRY_LEN as u64);
             let Some(account) = account else { return Ok(()) };
             // What this device has not read yet, the next command reads.
@@ -203,7 +203,7 @@ pub(crate) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Reads the entries from where `mirror` is. `each` is told what each of them did. Returns the place of
+    /// Reads the entries from where `mirror` is. `each` gets each of them, and is told what it did. Returns the place of
     /// the first that this version does not know.
     ///
     /// **Errors** [`Misbehaviour::LogRolledBack`], [`Misbehaviour::LogForked`],
@@ -212,7 +212,7 @@ impl Follow<'_> {
         &self,
         remote: &Remote,
         mirror: &mut Mirror,
-        mut each: impl FnMut(&Mirror, Taken) -> Result<(), Misbehaviour>,
+        mut each: impl FnMut(&Mirror, Taken, Vec<u8>) -> Result<(), Misbehaviour>,
     ) -> Result<Option<u64>, ClientError> {
         let (size, mut unknown_from) = (self.to.size(), None);
         self.refuse_less()?;
@@ -224,7 +224,7 @@ impl Follow<'_> {
                 if taken == Taken::UpdateNeeded {
                     unknown_from = unknown_from.or(Some(place));
                 }
-                each(mirror, taken)?;
+                each(mirror, taken, entry)?;
                 self.check(mirror)?;
             }
         }

@@ -15,6 +15,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     Client, ClientError, account, evidence,
+    give_back::{is_kept, keep_entries},
     log::{self, Follow, Shown},
     profile::Profile,
     remote::Remote,
@@ -49,6 +50,8 @@ pub(crate) struct Read {
     mirror: Mirror,
     /// Those that have another newest value now.
     changed: HashSet<Key>,
+    /// The newest entries, each with its place.
+    entries: Vec<(u64, Vec<u8>)>,
     unknown_from: Option<u64>,
 }
 
@@ -90,9 +93,13 @@ pub(crate) fn follow(
             Some(known) => profile.mirror(known)?,
             None => Mirror::default(),
         };
-        let (mut changed, mut is_ahead) = (HashSet::new(), false);
+        let (mut changed, mut entries, mut is_ahead) = (HashSet::new(), Vec::new(), false);
         let follow = Follow { to: &shown.checkpoint, known: known.as_ref().map(|k| &k.checkpoint) };
-        let unknown = follow.read(remote, &mut mirror, |mirror, taken| {
+        let unknown = follow.read(remote, &mut mirror, |mirror, taken, entry| {
+            let place = mirror.size() - 1;
+            if is_kept(place, state.size) {
+                entries.push((place, entry));
+            }
             if let Taken::Folded(key) = taken {
                 changed.insert(key);
                 is_ahead |= key == own && !is_own(mirror.fold().newest(&own), served)?;
@@ -104,7 +111,11 @@ pub(crate) fn follow(
         }
         let newest = mirror.fold().newest(&own).copied();
         let card = mirror.fold().newest(&shown.card_key()).copied();
-        (newest, card, Some(Read { mirror, changed, unknown_from: old_unknown.or(unknown) }))
+        (
+            newest,
+            card,
+            Some(Read { mirror, changed, entries, unknown_from: old_unknown.or(unknown) }),
+        )
     };
     if !is_own(newest.as_ref(), served)? {
         return Ok(None);
@@ -220,7 +231,8 @@ impl Profile {
             row.unknown_from = *unknown_from;
         }
         self.transaction(|transaction| {
-            if let Some(Read { mirror, changed, .. }) = read {
+            if let Some(Read { mirror, changed, entries, .. }) = read {
+                keep_entries(transaction, entries, mirror.size())?;
                 let insert = "INSERT OR REPLACE INTO log VALUES (?1, ?2, ?3, ?4)";
                 let mut insert = transaction.prepare(insert)?;
                 for key in changed {
@@ -242,6 +254,16 @@ impl Profile {
     /// Returns whether the server has promised to log a change.
     pub(crate) fn has_receipt(&self, seq: u64) -> Result<bool, ClientError> {
         Ok(self.get(&format!("receipt/{seq}"))?.is_some())
+    }
+
+    /// Forgets the promises about changes from a place on.
+    pub(crate) fn forget_receipts(&self, from: u64) -> Result<(), ClientError> {
+        for (key, SignedReceipt { receipt, .. }) in self.receipts()? {
+            if receipt.seq >= from {
+                self.query(|database| database.execute("DELETE FROM state WHERE key = ?1", [key]))?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the promises that were kept: `logged` changes of the account are in a log that was signed at

@@ -30,7 +30,7 @@ use crate::{
     lock::read_keys,
 };
 
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 /// As of version 4.
 const SCHEMA: &str = "
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -68,6 +68,15 @@ CREATE TABLE log (
 PRAGMA user_version = 5;
 ";
 
+/// Nothing was kept to be given back before.
+const FROM_5: &str = "
+CREATE TABLE entries (place INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+CREATE TABLE heads (
+    space BLOB NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL, PRIMARY KEY (space, seq)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 6;
+";
+
 /// A folder that is backed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
@@ -96,6 +105,8 @@ pub(crate) struct Profile {
     pub(crate) keys: Arc<Keys>,
     /// Until when the account moves on only after a wait.
     pub(crate) waiting: Option<Waiting>,
+    /// Whether the server was given back in this run what it may have lost: who shows less then is accused.
+    pub(crate) gave_back: bool,
     _lock: File,
 }
 
@@ -148,7 +159,9 @@ impl Profile {
         let device = Arc::new(new.device);
         let opened = open_key_block(&new.key_block, &new.account, &device, new.kept)?;
         let keys = Keys::new(Arc::clone(&device), new.account, opened, Which::default());
-        let mut profile = Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock };
+        let dir = dir.to_owned();
+        let (waiting, gave_back) = (None, false);
+        let mut profile = Self { dir, database, keys, waiting, gave_back, _lock: lock };
         profile.set("invite", new.invite.to_string().as_bytes())?;
         profile.set("device", new.device_name.as_bytes())?;
         profile.set("account", &profile.keys.account.id().0)?;
@@ -203,7 +216,8 @@ impl Profile {
         let keys = load_keys(&database, Arc::new(device))
             .map_err(state_error(&path))?
             .ok_or_else(|| state_error(&path)(not_ours()))?;
-        Ok(Self { dir: dir.to_owned(), database, keys, waiting: None, _lock: lock })
+        let (dir, waiting, gave_back) = (dir.to_owned(), None, false);
+        Ok(Self { dir, database, keys, waiting, gave_back, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -638,13 +652,18 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     database.pragma_update(None, "cache_size", -256)?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
-        0 => database.execute_batch(&format!("BEGIN; {SCHEMA} {FROM_4} COMMIT;"))?,
-        2 => database.execute_batch(&format!("BEGIN; {FROM_2} {FROM_3} {FROM_4} COMMIT;"))?,
-        3 => database.execute_batch(&format!("BEGIN; {FROM_3} {FROM_4} COMMIT;"))?,
-        4 => database.execute_batch(&format!("BEGIN; {FROM_4} COMMIT;"))?,
+        0 => migrate(&database, &[SCHEMA, FROM_4, FROM_5])?,
+        2 => migrate(&database, &[FROM_2, FROM_3, FROM_4, FROM_5])?,
+        3 => migrate(&database, &[FROM_3, FROM_4, FROM_5])?,
+        4 => migrate(&database, &[FROM_4, FROM_5])?,
+        5 => migrate(&database, &[FROM_5])?,
         _ => {}
     }
     Ok(database)
+}
+
+fn migrate(database: &Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    database.execute_batch(&format!("BEGIN; {} COMMIT;", steps.concat()))
 }
 
 /// Verifies the chain that this device keeps, and opens its key block. `None` when either is not what

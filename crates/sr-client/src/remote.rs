@@ -36,6 +36,8 @@ use tokio::{runtime::Runtime, sync::Mutex};
 
 use crate::{ClientError, Clock, Dial, limit::Limits};
 
+mod give_back;
+
 /// How long a connection that broke is tried again before the run gives up.
 ///
 /// Longer than the server takes to give up a connection that is gone.

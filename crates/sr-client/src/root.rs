@@ -31,7 +31,7 @@ fn newest(
     let keys = Arc::clone(&profile.keys);
     let newest = heads::newest(profile, remote, keys.root()?, writing)?;
     let Some(head) = newest.head else { return Ok(RootRecord::default()) };
-    let record = fetch(remote, keys.root()?, head.manifest)?;
+    let record = fetch(profile, remote, keys.root()?, head.manifest)?;
     // SR-012
     Misbehaviour::SnapshotSetMismatch.refuse_if(record.hash() != head.snapshot_set)?;
     profile.set_record(&record)?;
@@ -56,7 +56,8 @@ pub(crate) fn update(
         let mut pack = PackBuilder::new(PackId::random(&mut os_rng()));
         let id = pack.id();
         pack.push(Kind::Manifest, &record.to_bytes());
-        remote.put_pack(keys.root()?, id, pack.seal(keys.root()?), false)?;
+        let pack = pack.seal(keys.root()?);
+        remote.put_pack(keys.root()?, id, pack.clone(), false)?;
         let head = NewHead {
             previous: heads::current(profile, keys.root()?)?.tip,
             snapshot_set: record.hash(),
@@ -67,6 +68,7 @@ pub(crate) fn update(
         }
         .seal(keys.root()?, &keys.account, &keys.device.signing(), &mut os_rng());
         if heads::swap(profile, remote, keys.root()?, &head)? == Sent::Accepted {
+            profile.set_record_pack(id, pack)?;
             profile.set_record(&record)?;
             return Ok(record);
         }
@@ -83,13 +85,16 @@ pub(crate) fn with_vault(record: &mut RootRecord) {
 }
 
 fn fetch(
+    profile: &Profile,
     remote: &Remote,
     keys: &sr_keys::VaultKeys,
     pack: PackId,
 ) -> Result<RootRecord, ClientError> {
     let (len, bytes) = remote.get_pack(keys, pack, Slots::ALL)?;
-    let opened = OpenSlots::open(keys, pack, None, len, 0, bytes)?;
+    let opened = OpenSlots::open(keys, pack, None, len, 0, bytes.clone())?;
     let record = RootRecord::parse(opened.only(Kind::Manifest)?);
     // SR-015
-    Ok(record.map_err(|_| Misbehaviour::ObjectMalformed)?)
+    let record = record.map_err(|_| Misbehaviour::ObjectMalformed)?;
+    profile.set_record_pack(pack, bytes)?;
+    Ok(record)
 }

@@ -144,7 +144,11 @@ impl Client {
 
 /// Gives a space the keys of the newest generation, by the key that it has: one of an earlier
 /// generation, or the owner's.
-fn rotate(keys: &VaultKeys, remote: &Remote, owner: Option<&Owner>) -> Result<(), ClientError> {
+pub(crate) fn rotate(
+    keys: &VaultKeys,
+    remote: &Remote,
+    owner: Option<&Owner>,
+) -> Result<(), ClientError> {
     let prune = (1..keys.generation()).rev().filter_map(|old| {
         let key = keys.capability_of(old, Right::Prune)?;
         Some((Right::Prune, key, [0; 32]))

@@ -1,16 +1,17 @@
 //! Accounts: the server keeps their chains, and takes no block that clients would refuse.
 
-use sr_store::{NewBlock, StoreError};
+use sr_crypto::Hash;
+use sr_store::{NewBlocks, StoreError};
 use sr_trust::{Account, Block, Change, Op, Role, Verified, key_block_hash};
 use sr_wire::{
-    AccountId, Misbehaviour,
+    AccountId, Malformed, Misbehaviour, VLBytes,
     api::{self, ErrorCode},
     decode, encode, limits,
-    log::SignedReceipt,
+    log::{Entry, SignedReceipt},
     voucher_hash,
 };
 
-use crate::{Server, log, routes::Refusal};
+use crate::{Server, log, put_back, routes::Refusal};
 
 /// Room for the frame of an answer, and a key block beside the blocks.
 const BLOCKS_LEN_MAX: usize =
@@ -19,80 +20,98 @@ const BLOCKS_LEN_MAX: usize =
 /// How far a client's clock may be from this server's where a wait is at stake.
 const CLOCK_SKEW_S: u64 = 600;
 
-/// Appends a block. What is checked here guards an honest server's accounts against strangers and
+/// Appends blocks. What is checked here guards an honest server's accounts against strangers and
 /// removed devices; clients check all of it again.
 pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let request: api::AccountAppend = decode("request", body, limits::ACCOUNT_MESSAGE_LEN_MAX)?;
-    let bytes = request.block.as_slice();
-    let block = Block::parse(bytes)?;
-    let stored = if block.body.seq == 0 { Vec::new() } else { chain(server, request.account)? };
-    let place = usize::try_from(block.body.seq).unwrap_or(usize::MAX);
-    if block.body.seq == 0 {
-        // The answer to an earlier try may have been lost.
-        match server.stores.meta.blocks(request.account, 0, 1) {
-            Ok((blocks, _)) if blocks.first().map(Vec::as_slice) == Some(bytes) => {
-                return Ok(receipt(server, request.account, &block));
-            }
-            Ok(_) => return Err(ErrorCode::Conflict.into()),
-            Err(StoreError::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
-    } else if let Some(taken) = stored.get(place) {
-        let is_repeat = taken.as_slice() == bytes;
-        return if is_repeat {
-            Ok(receipt(server, request.account, &block))
-        } else {
-            Err(ErrorCode::Conflict.into())
-        };
-    }
-    let refused = |_: Misbehaviour| Refusal::Code(ErrorCode::BlockRefused);
-    let before = if stored.is_empty() {
-        Verified::begin(request.account, &block).map_err(refused)?;
-        None
-    } else {
-        let mut account = verify(request.account, &stored)?;
-        let key_block = account.key().key_block;
-        check_time(&account, &block, &stored, server.now_s())?;
-        account.extend(&block).map_err(refused)?;
-        Some(key_block)
+    let request: api::AccountAppend = decode("request", body, limits::GIVE_BACK_LEN_MAX)?;
+    put_back::refuse_behind(server, request.checkpoint.as_slice())?;
+    let sent = parse(&request.blocks)?;
+    let (Some((first, _)), Some((last, last_bytes))) = (sent.first(), sent.last()) else {
+        return Err(ErrorCode::Malformed.into());
     };
+    let stored = match chain(server, request.account) {
+        Err(Refusal::Store(StoreError::NotFound)) if first.body.seq == 0 => Vec::new(),
+        stored => stored?,
+    };
+    // The answer to an earlier try may have been lost, or another device was faster.
+    let there = stored.iter().skip(usize::try_from(first.body.seq).unwrap_or(usize::MAX));
+    let repeated = there.len().min(sent.len());
+    if !there.zip(&sent).all(|(old, (_, new))| old.as_slice() == *new) {
+        return Err(ErrorCode::Conflict.into());
+    }
+    let new = &sent[repeated..];
+    if new.is_empty() {
+        return Ok(receipt(server, request.account, last));
+    }
+    let (blocks, keys) = follow(server, request.account, &stored, new)?;
     let key_block = request.key_block.map(Vec::from);
-    check_key_block(&block, before.as_ref(), key_block.as_deref())?;
+    check_key_block(keys, key_block.as_deref())?;
     let envelope = request.envelope.map(|put| (put.lookup, Vec::from(put.sealed)));
-    let brings_kit = matches!(
-        &block.body.op,
-        Op::Set { change: Change::Recovery(_), .. } | Op::DelayFinish { .. }
-    );
     let fits = envelope.as_ref().is_none_or(|(_, e)| e.len() <= limits::ENVELOPE_LEN_MAX);
-    if !fits || (envelope.is_some() && !brings_kit) {
+    if !fits || (envelope.is_some() && !new.iter().any(|(block, _)| brings_kit(block))) {
         return Err(ErrorCode::BlockRefused.into());
     }
-    let new = NewBlock {
-        account: request.account,
-        seq: block.body.seq,
-        block: bytes.to_vec(),
-        key_block,
-        envelope,
-        voucher_hash: request.voucher.as_ref().map(voucher_hash),
-        entry: log::entry(
-            request.account,
-            &block,
-            stored.last().map(Vec::as_slice),
-            server.now_s(),
-        )?,
-    };
-    match server.stores.meta.append_block(&new, &server.caps) {
-        // The block is durable, and its entry with it.
-        Ok(()) => Ok(receipt(server, request.account, &block)),
+    let (account, from) = (request.account, stored.len() as u64);
+    let voucher_hash = request.voucher.as_ref().map(voucher_hash);
+    let new = NewBlocks { account, from, blocks, key_block, envelope, voucher_hash };
+    match server.stores.meta.append_blocks(&new, &server.caps) {
+        // The blocks are durable, and their entries with them.
+        Ok(()) => Ok(receipt(server, request.account, last)),
         // A second try may have met the first.
         Err(StoreError::Exists) => {
-            let (stored, _) = server.stores.meta.blocks(request.account, block.body.seq, 1)?;
-            let is_repeat = stored.first().is_some_and(|stored| stored == bytes);
+            let (stored, _) = server.stores.meta.blocks(request.account, last.body.seq, 1)?;
+            let is_repeat = stored.first().is_some_and(|stored| stored == last_bytes);
             let conflict = Err(ErrorCode::Conflict.into());
-            if is_repeat { Ok(receipt(server, request.account, &block)) } else { conflict }
+            if is_repeat { Ok(receipt(server, request.account, last)) } else { conflict }
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Blocks, each with its bytes.
+type Parsed<'a> = Vec<(Block, &'a [u8])>;
+
+fn parse(blocks: &[VLBytes]) -> Result<Parsed<'_>, Malformed> {
+    blocks.iter().map(|block| Ok((Block::parse(block.as_slice())?, block.as_slice()))).collect()
+}
+
+/// Returns the blocks with their entries, and the key blocks that the account names before them and after
+/// them.
+#[expect(clippy::type_complexity, reason = "two pairs")]
+fn follow(
+    server: &Server,
+    id: AccountId,
+    stored: &[Vec<u8>],
+    new: &[(Block, &[u8])],
+) -> Result<(Vec<(Vec<u8>, Entry)>, (Option<Hash>, Option<Hash>)), Refusal> {
+    let refused = |_: Misbehaviour| Refusal::Code(ErrorCode::BlockRefused);
+    let mut chain = stored.to_vec();
+    let mut account = (!stored.is_empty()).then(|| verify(id, stored)).transpose()?;
+    let key_block = |account: &Option<Verified<Account>>| {
+        account.as_ref().map(|account| account.key().key_block)
+    };
+    let (before, mut blocks) = (key_block(&account), Vec::new());
+    for (block, bytes) in new {
+        let entry = log::entry(id, block, chain.last().map(Vec::as_slice), server.now_s())?;
+        match &mut account {
+            None => account = Some(Verified::begin(id, block).map_err(refused)?),
+            Some(account) => {
+                // What the log has, was in time.
+                if !server.stores.meta.is_owed(&entry)? {
+                    check_time(account, block, &chain, server.now_s())?;
+                }
+                account.extend(block).map_err(refused)?;
+            }
+        }
+        chain.push(bytes.to_vec());
+        blocks.push((bytes.to_vec(), entry));
+    }
+    Ok((blocks, (before, key_block(&account))))
+}
+
+fn brings_kit(block: &Block) -> bool {
+    let op = &block.body.op;
+    matches!(op, Op::Set { change: Change::Recovery(_), .. } | Op::DelayFinish { .. })
 }
 
 /// Returns the promise that a stored block will be in the log.
@@ -164,17 +183,15 @@ fn check_time(
     if (is_now || !begins) && ended { Ok(()) } else { Err(ErrorCode::TooEarly.into()) }
 }
 
-/// A key block comes exactly when the block names another than the one before.
+/// A key block comes exactly when the account names another than the one before.
 fn check_key_block(
-    block: &Block,
-    before: Option<&sr_crypto::Hash>,
+    (before, named): (Option<Hash>, Option<Hash>),
     key_block: Option<&[u8]>,
 ) -> Result<(), Refusal> {
-    let named = block.key().map(|key| &key.key_block).filter(|named| Some(*named) != before);
-    let is_right = match (named, key_block) {
+    let is_right = match (named.filter(|_| named != before), key_block) {
         (None, None) => true,
         (Some(named), Some(bytes)) => {
-            bytes.len() <= limits::KEY_BLOCK_LEN_MAX && key_block_hash(bytes) == *named
+            bytes.len() <= limits::KEY_BLOCK_LEN_MAX && key_block_hash(bytes) == named
         }
         _ => false,
     };

@@ -10,7 +10,9 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use sr_crypto::{CryptoRng, Secret32};
-use sr_store::{DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError};
+use sr_store::{
+    Copied, DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError,
+};
 use sr_wire::{Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
 use thiserror::Error;
 
@@ -20,6 +22,9 @@ use crate::{Identity, Stores};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
+    /// A copy would lie in what it is of.
+    #[error("the copy can't be inside the data directory")]
+    CopyInside,
     /// Its identity key is damaged, or missing beside a database.
     #[error("the server's identity key, {0}, is missing or damaged", IDENTITY_FILE)]
     Identity,
@@ -32,9 +37,21 @@ pub enum DataError {
     /// Another process serves it.
     #[error("another server is running on this data directory")]
     Locked,
+    /// The log that a server was put back with is not whole yet.
+    #[error(
+        "{missing} entries of the log are missing that this server has signed: wait for a device that has \
+         them. Without them, what it signs from now on would contradict what it has signed before"
+    )]
+    LogShort {
+        /// How many.
+        missing: u64,
+    },
     /// There is no server.
     #[error("there is no server in this directory; `strongroom server up` makes one")]
     Missing,
+    /// A copy would replace something else.
+    #[error("there is another server in that directory, or something that is none")]
+    OtherServer,
     /// A store was not opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,14 +79,7 @@ impl DataDir {
     ///
     /// **Errors** [`DataError`].
     pub fn open(dir: &Path, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Self, DataError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(dir.join(LOCK_FILE))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DataError::Locked)?;
+        let lock = lock(dir)?;
         sr_store::check_files(dir)?;
         let is_new = !dir.join(IDENTITY_FILE).exists();
         // A new identity beside old records would look like an attack to every client, and new records
@@ -90,7 +100,73 @@ impl DataDir {
         let blobs = Files::open(dir)?;
         sr_store::sweep(&meta, &blobs)?;
         let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(blobs) };
-        Ok(Self { identity, stores, is_new, lock: DataLock(lock) })
+        Ok(Self { identity, stores, is_new, lock })
+    }
+}
+
+/// Copies the data directory of a server, which may be running, to a directory that is empty or has an
+/// earlier copy.
+///
+/// **Errors** [`DataError`]; [`DataError::OtherServer`] when there is something else.
+pub fn back_up(dir: &Path, to: &Path) -> Result<Copied, DataError> {
+    let identity = server_of(dir)?;
+    if is_inside(to, dir)? {
+        return Err(DataError::CopyInside);
+    }
+    let _lock = lock(to)?;
+    let is_there = to.join(IDENTITY_FILE).exists() || to.join(DATABASE_FILE).exists();
+    if is_there && read_identity(to)?.card() != identity.card() {
+        return Err(DataError::OtherServer);
+    }
+    Ok(sr_store::copy(dir, to)?)
+}
+
+/// Returns whether a path, of which the end need not exist, is in a directory, or is it.
+fn is_inside(path: &Path, dir: &Path) -> io::Result<bool> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find_map(|path| path.canonicalize().ok());
+    Ok(there.is_some_and(|there| dir.canonicalize().is_ok_and(|dir| there.starts_with(dir))))
+}
+
+/// A server that was put back from a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restoring {
+    /// How many entries its log has.
+    pub entries: u64,
+    /// How many it has had, as far as a device has shown.
+    pub had: u64,
+    /// How many accounts have changes in the log that no device of theirs has given back.
+    pub owed: u64,
+}
+
+/// From here on nothing new is stored in a server that was put back from a backup, until [`finish_restoring`].
+///
+/// **Errors** [`DataError`].
+pub fn begin_restoring(stores: &Stores) -> Result<(), DataError> {
+    Ok(stores.meta.set_put_back(&stores.meta.put_back()?.unwrap_or_default())?)
+}
+
+/// Returns how far a server is that was put back from a backup; `None` for one that was not, or is through
+/// with it. It may be running.
+///
+/// **Errors** [`DataError`].
+pub fn restoring(dir: &Path) -> Result<Option<Restoring>, DataError> {
+    let (identity, meta) = (server_of(dir)?, Sqlite::open(dir)?);
+    let Some(note) = meta.put_back()? else { return Ok(None) };
+    let entries = meta.log_len()?;
+    let had = identity.signed(&note).map_or(0, |(size, _)| size).max(entries);
+    Ok(Some(Restoring { entries, had, owed: meta.owed()? }))
+}
+
+/// Lets a server that was put back from a backup store what is new again.
+///
+/// **Errors** [`DataError::LogShort`] when its log is shorter than one that it has signed.
+pub fn finish_restoring(dir: &Path) -> Result<(), DataError> {
+    match restoring(dir)? {
+        Some(Restoring { entries, had, .. }) if entries < had => {
+            Err(DataError::LogShort { missing: had - entries })
+        }
+        _ => Ok(Sqlite::open(dir)?.end_put_back()?),
     }
 }
 
@@ -102,14 +178,32 @@ pub fn add_invite(
     addresses: &[String],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<Invite>, DataError> {
-    if !dir.join(IDENTITY_FILE).exists() {
-        return Err(DataError::Missing);
-    }
-    let invite = Invite::new(String::new(), card_hash(read_identity(dir)?.card()), rng);
+    let invite = Invite::new(String::new(), card_hash(server_of(dir)?.card()), rng);
     let hashes: Vec<_> =
         (0..VOUCHERS_PER_INVITE).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
     Sqlite::open(dir)?.add_vouchers(&hashes)?;
     Ok(addresses.iter().map(|a| Invite { address: a.clone(), ..invite.clone() }).collect())
+}
+
+/// Makes a directory if it is missing, and keeps other servers away from it.
+fn lock(dir: &Path) -> Result<DataLock, DataError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join(LOCK_FILE))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DataError::Locked)?;
+    Ok(DataLock(lock))
+}
+
+/// Returns the identity of the server that is in a directory.
+fn server_of(dir: &Path) -> Result<Identity, DataError> {
+    if !dir.join(IDENTITY_FILE).exists() || !dir.join(DATABASE_FILE).exists() {
+        return Err(DataError::Missing);
+    }
+    read_identity(dir)
 }
 
 fn read_identity(dir: &Path) -> Result<Identity, DataError> {

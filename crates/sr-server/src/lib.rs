@@ -11,10 +11,14 @@ mod link;
 mod listen;
 mod log;
 mod pack;
+mod put_back;
 mod routes;
 mod server;
 
-pub use data::{DataDir, DataError, DataLock, add_invite};
+pub use data::{
+    DataDir, DataError, DataLock, Restoring, add_invite, back_up, begin_restoring,
+    finish_restoring, restoring,
+};
 pub use listen::{Channel, Handshake, Io, Listen, TlsListener};
 pub use log::Identity;
 pub use server::{Clock, Server, Stores};

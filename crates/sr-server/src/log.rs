@@ -6,7 +6,8 @@ use std::sync::{PoisonError, RwLock};
 use sr_crypto::{Hash, Secret32, SigningKey, derive};
 use sr_store::{MetaStore, StoreError};
 use sr_tlog::{
-    Checkpoint, KeyKind, LogError, LogKeys, Note, NoteKey, Policy, Tile, Tree, bundle, leaf_hash,
+    Checkpoint, KeyKind, LogError, LogKeys, Note, NoteKey, Opened, Policy, Tile, Tree, bundle,
+    leaf_hash,
 };
 use sr_trust::{Block, block_hash};
 use sr_wire::{
@@ -60,12 +61,17 @@ impl Identity {
         &self.cards.last().expect("a card").card
     }
 
-    /// Returns when the log of this identity has signed a checkpoint, 0 when it has not.
-    fn signed_s(&self, note: &[u8]) -> u64 {
+    /// Returns size and root of a checkpoint that the log of this identity has signed; `None` when it has not.
+    pub(crate) fn signed(&self, note: &[u8]) -> Option<(u64, Hash)> {
+        let checkpoint = self.open(note)?.checkpoint;
+        Some((checkpoint.size(), *checkpoint.root()))
+    }
+
+    fn open(&self, note: &[u8]) -> Option<Opened> {
         let [ed25519, ml_dsa] = self.log_keys.each_ref().map(NoteKey::verifier);
-        let opened = LogKeys::new(ed25519, ml_dsa)
-            .and_then(|keys| keys.open(note, &Policy::none(), u64::MAX));
-        opened.map_or(0, |opened| opened.signed_s)
+        LogKeys::new(ed25519, ml_dsa)
+            .and_then(|keys| keys.open(note, &Policy::none(), u64::MAX))
+            .ok()
     }
 }
 
@@ -173,11 +179,15 @@ impl Log {
                 (published.note, published.size) = (Vec::new(), 0);
                 return Err(damaged(LogError::ProofWrong));
             }
-            published.signed_s = server.identity.signed_s(&note);
+            published.signed_s = server.identity.open(&note).map_or(0, |opened| opened.signed_s);
             (published.note, published.size) = (note, signed);
             if signed == size {
                 return Ok(());
             }
+        }
+        // What came after the backup comes first.
+        if meta.put_back()?.is_some() {
+            return Ok(());
         }
         let signed_s = now_s.max(published.signed_s);
         let root = published.tree.root(size);
@@ -185,6 +195,24 @@ impl Log {
         meta.set_checkpoint(&note)?;
         (published.note, published.size, published.signed_s) = (note, size, signed_s);
         Ok(())
+    }
+
+    /// Returns how many entries the log has, published or not.
+    ///
+    /// **Errors** [`StoreError`].
+    pub(crate) fn size(&self, server: &Server) -> Result<u64, StoreError> {
+        self.publish(server)?;
+        Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).tree.size())
+    }
+
+    /// Returns how many entries the newest checkpoint covers.
+    pub(crate) fn published_size(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).size
+    }
+
+    /// Returns all of the log.
+    pub(crate) fn tree(&self) -> Tree {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).tree.clone()
     }
 
     /// Returns when the newest checkpoint was signed, in Unix seconds.
@@ -227,7 +255,7 @@ impl Server {
     }
 }
 
-fn size_and_root(note: &[u8]) -> Result<(u64, Hash), LogError> {
+pub(crate) fn size_and_root(note: &[u8]) -> Result<(u64, Hash), LogError> {
     let checkpoint: Checkpoint = Note::parse(note)?.text.parse()?;
     Ok((checkpoint.size(), *checkpoint.root()))
 }

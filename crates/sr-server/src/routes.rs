@@ -17,6 +17,7 @@ use crate::{
     Server, account,
     connection::Connection,
     pack::{self, ReplyBody},
+    put_back,
 };
 
 pub(crate) type Reply = Response<ReplyBody>;
@@ -110,6 +111,8 @@ fn dispatch(
         api::HEAD_READ => read_head(server, connection, body),
         api::HEAD_CHAIN => read_chain(server, connection, body),
         api::HEAD_SWAP => swap_head(server, connection, body),
+        api::HEAD_GIVE_BACK => put_back::give_back_heads(server, connection, body),
+        api::LOG_GIVE_BACK => put_back::give_back_log(server, body),
         _ => Err(ErrorCode::Version.into()),
     }
 }
@@ -222,11 +225,10 @@ async fn small(body: Incoming) -> Result<Bytes, Refusal> {
     up_to(limits::MESSAGE_LEN_MAX, body).await
 }
 
-/// A key block is longer than any other message.
+/// What is given back is longer than any other message.
 async fn small_for(path: &str, body: Incoming) -> Result<Bytes, Refusal> {
-    let is_append = path == api::ACCOUNT_APPEND;
-    up_to(if is_append { limits::ACCOUNT_MESSAGE_LEN_MAX } else { limits::MESSAGE_LEN_MAX }, body)
-        .await
+    let gives_back = [api::ACCOUNT_APPEND, api::HEAD_GIVE_BACK, api::LOG_GIVE_BACK].contains(&path);
+    up_to(if gives_back { limits::GIVE_BACK_LEN_MAX } else { limits::MESSAGE_LEN_MAX }, body).await
 }
 
 async fn up_to(len_max: usize, body: Incoming) -> Result<Bytes, Refusal> {
@@ -263,6 +265,7 @@ fn code_of(error: &StoreError) -> ErrorCode {
         StoreError::Exists => ErrorCode::Exists,
         StoreError::Full => ErrorCode::StorageFull,
         StoreError::NotFound => ErrorCode::NotFound,
+        StoreError::PutBack => ErrorCode::PutBack,
         StoreError::QuotaFull => ErrorCode::QuotaFull,
         StoreError::VoucherUnknown => ErrorCode::VoucherRefused,
         _ => ErrorCode::Internal,
@@ -277,7 +280,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::QuotaFull | ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::Exists | ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::BlockRefused | ErrorCode::TooEarly => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy | ErrorCode::PutBack => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -297,5 +300,8 @@ fn message(code: ErrorCode) -> &'static str {
         ErrorCode::Conflict => "another device was faster",
         ErrorCode::BlockRefused => "the account does not allow this",
         ErrorCode::TooEarly => "the wait is not over, or the clocks differ",
+        ErrorCode::PutBack => {
+            "this server was put back from a backup and is getting back what came after"
+        }
     }
 }

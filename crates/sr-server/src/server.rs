@@ -229,6 +229,11 @@ impl Server {
         encode(&CardResponse { cards: self.identity.cards.clone(), tls_key, tls_signature })
     }
 
+    /// Tells the operator.
+    pub(crate) fn tell(&self, what: &str) {
+        (self.report)(what);
+    }
+
     pub(crate) fn report(&self, error: &StoreError) {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(error);

@@ -42,6 +42,7 @@ const fn entry(
 
 const FILE: &str = "file";
 const LOGGED: &str = "life of the server";
+const OWED: &str = "after a backup was put back, until the change comes back";
 const PRUNED: &str = "until its owner deletes it, and four days";
 
 /// All of it.
@@ -121,6 +122,16 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
         "size and root of the log, signed; anyone may read it",
         "until the next one",
     ),
+    entry(
+        "put_back",
+        "note",
+        "only in a server that was put back from a backup: the newest size and root of the log that a device has \
+         shown, signed",
+        "until its operator says that all came back",
+    ),
+    entry("owed", "name", "the hash that stands for an account in the log", OWED),
+    entry("owed", "seq", "the how-manieth change of the account", OWED),
+    entry("owed", "value", "the hash that stands for the change in the log", OWED),
     entry("days", "day", "the last day on which the server looked for what may go", "a day"),
     entry(
         FILE,

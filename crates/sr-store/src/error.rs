@@ -6,6 +6,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// What a copy would replace is newer than what it is of.
+    #[error("what is in that directory is newer than this server")]
+    CopyNewer,
     /// The id is taken.
     #[error("the id is taken")]
     Exists,
@@ -35,6 +38,11 @@ pub enum StoreError {
     /// A limit is reached.
     #[error("the limit of the space or the server is reached")]
     QuotaFull,
+    /// The server was put back from a backup, and what came after is being given back.
+    #[error(
+        "this server was put back from a backup, and nothing new is stored until that is finished"
+    )]
+    PutBack,
     /// Many packs have no record.
     #[error(
         "{packs} stored packs have no record: the database is older than the packs. Put back the \

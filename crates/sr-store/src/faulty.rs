@@ -9,7 +9,7 @@ use sr_crypto::Hash;
 use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, log::Entry};
 
 use crate::{
-    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
 };
 
 /// What goes wrong, and when. Clones share it, so that a test changes it while a server runs.
@@ -40,6 +40,8 @@ pub enum Fault {
     Full,
     /// From that call on no pack can be read.
     Unreadable,
+    /// From that call on nothing is taken back that was there before.
+    Deaf,
 }
 
 impl Faults {
@@ -73,8 +75,11 @@ impl Faults {
                 .is_err(),
         };
         match kind {
-            Fault::Full if is_due && call == Call::Write => Err(StoreError::Full),
+            Fault::Full if is_due && matches!(call, Call::Write | Call::TakeBack) => {
+                Err(StoreError::Full)
+            }
             Fault::Unreadable if is_due && call == Call::ReadPack => Err(injected()),
+            Fault::Deaf if is_due && call == Call::TakeBack => Err(injected()),
             Fault::Once | Fault::Ends if is_due => Err(injected()),
             _ => Ok(()),
         }
@@ -85,6 +90,7 @@ impl Faults {
 enum Call {
     Read,
     ReadPack,
+    TakeBack,
     Write,
 }
 
@@ -94,12 +100,12 @@ fn injected() -> StoreError {
 
 /// Wraps a store that fails as its faults say.
 #[derive(Clone, Debug)]
-pub struct Faulty<T> {
+pub struct Faulty<T: ?Sized> {
     inner: Arc<T>,
     faults: Faults,
 }
 
-impl<T> Faulty<T> {
+impl<T: ?Sized> Faulty<T> {
     /// Wraps `inner`.
     pub fn new(inner: Arc<T>, faults: Faults) -> Self {
         Self { inner, faults }
@@ -114,9 +120,14 @@ impl<T> Faulty<T> {
         self.faults.call(Call::Write)?;
         Ok(&self.inner)
     }
+
+    fn take_back(&self) -> Result<&T, StoreError> {
+        self.faults.call(Call::TakeBack)?;
+        Ok(&self.inner)
+    }
 }
 
-impl<T: MetaStore> MetaStore for Faulty<T> {
+impl<T: MetaStore + ?Sized> MetaStore for Faulty<T> {
     fn add_vouchers(&self, hashes: &[Hash]) -> Result<(), StoreError> {
         self.write()?.add_vouchers(hashes)
     }
@@ -190,8 +201,8 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
         self.write()?.rotate_space(space, expected, keys)
     }
 
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
-        self.write()?.append_block(block, caps)
+    fn append_blocks(&self, blocks: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
+        self.write()?.append_blocks(blocks, caps)
     }
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
@@ -221,9 +232,37 @@ impl<T: MetaStore> MetaStore for Faulty<T> {
     fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.call()?.checkpoint()
     }
+
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError> {
+        self.take_back()?.give_back_heads(heads)
+    }
+
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError> {
+        self.take_back()?.give_back_log(from, entries, note)
+    }
+
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.take_back()?.set_put_back(note)
+    }
+
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call()?.put_back()
+    }
+
+    fn end_put_back(&self) -> Result<(), StoreError> {
+        self.write()?.end_put_back()
+    }
+
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
+        self.call()?.is_owed(entry)
+    }
+
+    fn owed(&self) -> Result<u64, StoreError> {
+        self.call()?.owed()
+    }
 }
 
-impl<T: BlobStore> BlobStore for Faulty<T> {
+impl<T: BlobStore + ?Sized> BlobStore for Faulty<T> {
     fn begin(&self, pack: PackId, kept: u64) -> Result<Box<dyn BlobWriter>, StoreError> {
         let inner = self.write()?.begin(pack, kept)?;
         Ok(Box::new(FaultyWriter { inner, faults: self.faults.clone() }))

@@ -4,6 +4,7 @@
 //! [`Files`]). One contract suite in `tests/it` runs on every back-end. Whatever is stored has an
 //! entry in the [`DICTIONARY`], and a store with anything else in it does not open.
 
+mod copy;
 mod dictionary;
 mod error;
 mod faulty;
@@ -11,6 +12,7 @@ mod files;
 mod memory;
 mod sqlite;
 
+pub use copy::{Copied, copy};
 pub use dictionary::{
     DATABASE_FILE, DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE,
     LOCK_FILE, Selection, check_files, disclose,
@@ -64,23 +66,22 @@ pub enum Swapped {
     Conflict(Option<SealedHead>),
 }
 
-/// A block on its way into an account's chain. Whoever calls has verified it.
+/// Blocks on their way into an account's chain. Whoever calls has verified them.
 #[derive(Clone, Debug)]
-pub struct NewBlock {
+pub struct NewBlocks {
     /// The account.
     pub account: AccountId,
-    /// The block's place.
-    pub seq: u64,
-    /// The block.
-    pub block: Vec<u8>,
+    /// The place of the first.
+    pub from: u64,
+    /// The blocks, and what the log says of each. An entry's time becomes that of the entry before, if it is
+    /// earlier.
+    pub blocks: Vec<(Vec<u8>, Entry)>,
     /// The key block that replaces the one before.
     pub key_block: Option<Vec<u8>>,
     /// A kit's envelope, and the id that it is kept under.
     pub envelope: Option<(Hash, Vec<u8>)>,
     /// What pays for the first block of an account.
     pub voucher_hash: Option<Hash>,
-    /// What the log says of the block. Its time becomes that of the entry before, if it is earlier.
-    pub entry: Entry,
 }
 
 /// Blocks in a row, and the newest key block if the newest block is among them or before.
@@ -163,12 +164,14 @@ pub trait MetaStore: Send + Sync {
         keys: &SpaceKeys,
     ) -> Result<(), StoreError>;
 
-    /// Appends a block, with all that comes with it, and its entry to the log.
+    /// Appends blocks, with all that comes with them, and their entries to the log. Those that the log has
+    /// already, since [`MetaStore::give_back_log`], get no other entry, and need no voucher.
     ///
-    /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id,
-    /// [`StoreError::NotFound`] when the place before is empty, [`StoreError::VoucherUnknown`] and
-    /// [`StoreError::QuotaFull`] for a new account.
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError>;
+    /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id, or the log has
+    /// another block there, [`StoreError::NotFound`] when the place before is empty,
+    /// [`StoreError::VoucherUnknown`] and [`StoreError::QuotaFull`] for a new account,
+    /// [`StoreError::PutBack`].
+    fn append_blocks(&self, blocks: &NewBlocks, caps: &Caps) -> Result<(), StoreError>;
 
     /// Returns the blocks of an account from place `from` on, as many as have `len_max` bytes, at
     /// least one if there is one; and the key block if the newest block is among them or before.
@@ -198,8 +201,36 @@ pub trait MetaStore: Send + Sync {
 
     /// Makes `head` the newest if its seq and previous hash follow the newest. A repeat succeeds.
     ///
-    /// **Errors** [`StoreError::NotFound`] for the space.
+    /// **Errors** [`StoreError::NotFound`] for the space, [`StoreError::PutBack`].
     fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError>;
+
+    /// Makes heads in a row the newest. Whoever calls has verified that this server had them.
+    ///
+    /// **Errors** [`StoreError::NotFound`] for the space, [`StoreError::Exists`] when the first does not
+    /// follow the newest.
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError>;
+
+    /// Adds entries to the log, and the checkpoint over them and all before. Whoever calls has verified
+    /// that this server signed it. Of which accounts they are, is remembered until their blocks come.
+    ///
+    /// **Errors** [`StoreError::Exists`] when the log has not `from` entries.
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError>;
+
+    /// From now on nothing new is stored but packs and spaces: a newer state is to be given back first. `note`
+    /// is the newest checkpoint that is known of it, empty for none.
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns what [`MetaStore::set_put_back`] was told, until [`MetaStore::end_put_back`].
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Ends what [`MetaStore::set_put_back`] began.
+    fn end_put_back(&self) -> Result<(), StoreError>;
+
+    /// Returns whether the log has this very entry, and its block was not given back.
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError>;
+
+    /// Returns how many accounts have changes in the log that were not given back.
+    fn owed(&self) -> Result<u64, StoreError>;
 }
 
 /// Packs by id.

@@ -6,10 +6,13 @@ use std::{
 };
 
 use sr_crypto::Hash;
-use sr_wire::{AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits, log::Entry};
+use sr_wire::{
+    AccountId, PackId, SealedHead, SpaceId, SpaceKeys, limits,
+    log::{ACCOUNT, Entry},
+};
 
 use crate::{
-    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+    BlobStore, BlobWriter, Blocks, Caps, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
 };
 
 /// Records in memory.
@@ -25,6 +28,9 @@ struct Records {
     accounts: BTreeMap<AccountId, Chain>,
     log: Vec<Entry>,
     checkpoint: Option<Vec<u8>>,
+    put_back: Option<Vec<u8>>,
+    /// What the log has of accounts, and nobody has given back.
+    owed: BTreeMap<(Hash, u64), Hash>,
     envelopes: BTreeMap<Hash, Vec<u8>>,
 }
 
@@ -175,7 +181,11 @@ impl MetaStore for MemoryMeta {
 
     fn swap_head(&self, head: &SealedHead) -> Result<Swapped, StoreError> {
         let mut records = self.records();
+        let is_put_back = records.put_back.is_some();
         let space = records.spaces.get_mut(&head.space).ok_or(StoreError::NotFound)?;
+        if is_put_back {
+            return Err(StoreError::PutBack);
+        }
         let newest = space.heads.last();
         let swapped = judge_swap(newest, head);
         if swapped == Swapped::Done && newest != Some(head) {
@@ -205,35 +215,99 @@ impl MetaStore for MemoryMeta {
         Ok(())
     }
 
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+    fn append_blocks(&self, new: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
         let mut records = self.records();
-        let len = records.accounts.get(&block.account).map_or(0, |chain| chain.blocks.len() as u64);
-        if block.seq != len {
-            return Err(if block.seq < len { StoreError::Exists } else { StoreError::NotFound });
+        let len = records.accounts.get(&new.account).map_or(0, |chain| chain.blocks.len() as u64);
+        if new.from != len {
+            return Err(if new.from < len { StoreError::Exists } else { StoreError::NotFound });
         }
-        if let Some((lookup, _)) = &block.envelope
+        if let Some((lookup, _)) = &new.envelope
             && records.envelopes.contains_key(lookup)
         {
             return Err(StoreError::Exists);
         }
-        if block.seq == 0 {
+        let owed = |entry: &Entry| records.owed.get(&(entry.index, entry.seq));
+        let mut first_unlogged = None;
+        for (_, entry) in &new.blocks {
+            match owed(entry) {
+                Some(value) if *value != entry.value => return Err(StoreError::Exists),
+                Some(_) => {}
+                None if records.put_back.is_some() => return Err(StoreError::PutBack),
+                None => {
+                    first_unlogged.get_or_insert(entry.seq);
+                }
+            }
+        }
+        if new.from == 0 && first_unlogged == Some(0) {
             if records.accounts.len() as u64 >= caps.spaces {
                 return Err(StoreError::QuotaFull);
             }
-            let voucher = block.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
+            let voucher = new.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
             if !records.vouchers.remove(&voucher) {
                 return Err(StoreError::VoucherUnknown);
             }
         }
-        let last = records.log.last().copied();
-        records.log.push(after(last.as_ref(), block.entry));
-        records.envelopes.extend(block.envelope.clone());
-        let chain = records.accounts.entry(block.account).or_default();
-        chain.blocks.push(block.block.clone());
-        if let Some(key_block) = &block.key_block {
+        for (_, entry) in &new.blocks {
+            if records.owed.remove(&(entry.index, entry.seq)).is_none() {
+                let last = records.log.last().copied();
+                records.log.push(after(last.as_ref(), *entry));
+            }
+        }
+        records.envelopes.extend(new.envelope.clone());
+        let chain = records.accounts.entry(new.account).or_default();
+        chain.blocks.extend(new.blocks.iter().map(|(block, _)| block.clone()));
+        if let Some(key_block) = &new.key_block {
             chain.key_block.clone_from(key_block);
         }
         Ok(())
+    }
+
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError> {
+        let Some(first) = heads.first() else { return Ok(()) };
+        let mut records = self.records();
+        let space = records.spaces.get_mut(&first.space).ok_or(StoreError::NotFound)?;
+        let newest = space.heads.last();
+        if matches!(judge_swap(newest, first), Swapped::Conflict(_)) || newest == Some(first) {
+            return Err(StoreError::Exists);
+        }
+        space.heads.extend_from_slice(heads);
+        Ok(())
+    }
+
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError> {
+        let mut records = self.records();
+        if records.log.len() as u64 != from {
+            return Err(StoreError::Exists);
+        }
+        records.log.extend_from_slice(entries);
+        let of_accounts = entries.iter().filter(|entry| entry.kind == ACCOUNT);
+        records.owed.extend(of_accounts.map(|entry| ((entry.index, entry.seq), entry.value)));
+        records.checkpoint = Some(note.to_vec());
+        Ok(())
+    }
+
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.records().put_back = Some(note.to_vec());
+        Ok(())
+    }
+
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.records().put_back.clone())
+    }
+
+    fn end_put_back(&self) -> Result<(), StoreError> {
+        self.records().put_back = None;
+        Ok(())
+    }
+
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
+        Ok(self.records().owed.get(&(entry.index, entry.seq)) == Some(&entry.value))
+    }
+
+    fn owed(&self) -> Result<u64, StoreError> {
+        let accounts: BTreeSet<Hash> =
+            self.records().owed.keys().map(|(account, _)| *account).collect();
+        Ok(accounts.len() as u64)
     }
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {

@@ -11,11 +11,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sr_crypto::Hash;
 use sr_wire::{
     AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode,
-    log::{ENTRY_LEN, Entry},
+    log::{ACCOUNT, ENTRY_LEN, Entry},
 };
 
 use crate::{
-    Blocks, Caps, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+    Blocks, Caps, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
     dictionary::{self, DATABASE_FILE},
     memory::{after, first_blocks, judge_swap},
 };
@@ -49,6 +49,10 @@ CREATE TABLE IF NOT EXISTS envelopes (
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS checkpoints (note BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS put_back (note BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS owed (
+    name BLOB NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (name, seq)
+) WITHOUT ROWID, STRICT;
 ";
 
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -89,6 +93,13 @@ impl Sqlite {
     pub fn is_empty(&self) -> Result<bool, StoreError> {
         let query = "SELECT NOT EXISTS (SELECT 1 FROM spaces UNION ALL SELECT 1 FROM vouchers)";
         self.read(|c| c.query_row(query, [], |row| row.get(0)))
+    }
+
+    /// Returns how many entries the log has.
+    ///
+    /// **Errors** [`StoreError::Failed`].
+    pub fn log_len(&self) -> Result<u64, StoreError> {
+        self.read(|c| c.query_row("SELECT count(*) FROM log", [], |row| row.get(0)))
     }
 
     /// Runs `change` on the writer thread and returns after the commit that holds it.
@@ -285,26 +296,30 @@ impl MetaStore for Sqlite {
             if !exists(t, "SELECT 1 FROM spaces WHERE space = ?1", &head.space.0)? {
                 return Err(StoreError::NotFound);
             }
-            let newest: Option<Vec<u8>> = t
-                .query_row(
-                    "SELECT head FROM heads WHERE space = ?1 ORDER BY seq DESC LIMIT 1",
-                    [head.space.0],
-                    |row| row.get(0),
-                )
-                .optional()
-                .map_err(failed)?;
-            let newest = newest
-                .map(|bytes| decode::<SealedHead>("head", &bytes, bytes.len()).map_err(damaged))
-                .transpose()?;
-            let swapped = judge_swap(newest.as_ref(), &head);
+            if is_put_back(t)? {
+                return Err(StoreError::PutBack);
+            }
+            let swapped = judge_swap(newest_head(t, head.space)?.as_ref(), &head);
             if swapped == Swapped::Done {
-                t.execute(
-                    "INSERT OR IGNORE INTO heads VALUES (?1, ?2, ?3)",
-                    params![head.space.0, head.seq, encode(&head)],
-                )
-                .map_err(failed)?;
+                insert_head(t, &head)?;
             }
             Ok(swapped)
+        })
+    }
+
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError> {
+        let heads = heads.to_vec();
+        self.write(move |t| {
+            let Some(first) = heads.first() else { return Ok(()) };
+            if !exists(t, "SELECT 1 FROM spaces WHERE space = ?1", &first.space.0)? {
+                return Err(StoreError::NotFound);
+            }
+            let newest = newest_head(t, first.space)?;
+            let follows = judge_swap(newest.as_ref(), first) == Swapped::Done;
+            if !follows || newest.as_ref() == Some(first) {
+                return Err(StoreError::Exists);
+            }
+            heads.iter().try_for_each(|head| insert_head(t, head))
         })
     }
 
@@ -343,9 +358,9 @@ impl MetaStore for Sqlite {
         })
     }
 
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
-        let (block, caps) = (block.clone(), *caps);
-        self.write(move |t| append_block(t, &block, &caps))
+    fn append_blocks(&self, new: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
+        let (new, caps) = (new.clone(), *caps);
+        self.write(move |t| append_blocks(t, &new, &caps))
     }
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
@@ -406,11 +421,52 @@ impl MetaStore for Sqlite {
 
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         let note = note.to_vec();
+        self.write(move |t| replace_note(t, "checkpoints", &note))
+    }
+
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError> {
+        let (entries, note) = (entries.to_vec(), note.to_vec());
         self.write(move |t| {
-            t.execute("DELETE FROM checkpoints", []).map_err(failed)?;
-            t.execute("INSERT INTO checkpoints VALUES (?1)", [note]).map_err(failed)?;
-            Ok(())
+            if last_entry(t)?.map_or(0, |(place, _)| place + 1) != from {
+                return Err(StoreError::Exists);
+            }
+            let mut insert = t.prepare_cached("INSERT INTO log VALUES (?1, ?2)").map_err(failed)?;
+            let mut owe =
+                t.prepare_cached("INSERT INTO owed VALUES (?1, ?2, ?3)").map_err(failed)?;
+            for (place, entry) in (from..).zip(&entries) {
+                insert.execute(params![place, entry.to_bytes()]).map_err(failed)?;
+                if entry.kind == ACCOUNT {
+                    let owed = params![entry.index, entry.seq, entry.value];
+                    owe.execute(owed).map_err(failed)?;
+                }
+            }
+            replace_note(t, "checkpoints", &note)
         })
+    }
+
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError> {
+        let note = note.to_vec();
+        self.write(move |t| replace_note(t, "put_back", &note))
+    }
+
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached("SELECT note FROM put_back")?;
+            query.query_row([], |row| row.get(0)).optional()
+        })
+    }
+
+    fn end_put_back(&self) -> Result<(), StoreError> {
+        self.write(|t| t.execute("DELETE FROM put_back", []).map(drop).map_err(failed))
+    }
+
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let query = "SELECT 1 FROM owed WHERE name = ?1 AND seq = ?2 AND value = ?3";
+        self.read(|c| c.prepare_cached(query)?.exists(params![entry.index, entry.seq, entry.value]))
+    }
+
+    fn owed(&self) -> Result<u64, StoreError> {
+        self.read(|c| c.query_row("SELECT count(DISTINCT name) FROM owed", [], |row| row.get(0)))
     }
 
     fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
@@ -427,45 +483,92 @@ impl MetaStore for Sqlite {
     }
 }
 
-fn append_block(t: &Transaction<'_>, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
-    let account = block.account.0;
+fn append_blocks(t: &Transaction<'_>, new: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
+    let account = new.account.0;
     let len: u64 = t
         .query_row("SELECT count(*) FROM blocks WHERE account = ?1", [account], |row| row.get(0))
         .map_err(failed)?;
-    if block.seq != len {
-        return Err(if block.seq < len { StoreError::Exists } else { StoreError::NotFound });
+    if new.from != len {
+        return Err(if new.from < len { StoreError::Exists } else { StoreError::NotFound });
     }
-    if block.seq == 0 {
-        let accounts: u64 =
-            t.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).map_err(failed)?;
-        if accounts >= caps.spaces {
-            return Err(StoreError::QuotaFull);
-        }
-        let voucher = block.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
-        let spent = t.execute("DELETE FROM vouchers WHERE hash = ?1", [voucher]).map_err(failed)?;
-        if spent == 0 {
-            return Err(StoreError::VoucherUnknown);
-        }
-    }
-    if let Some((lookup, envelope)) = &block.envelope {
+    if let Some((lookup, envelope)) = &new.envelope {
         if exists(t, "SELECT 1 FROM envelopes WHERE lookup = ?1", lookup)? {
             return Err(StoreError::Exists);
         }
         t.execute("INSERT INTO envelopes VALUES (?1, ?2, ?3)", params![lookup, account, envelope])
             .map_err(failed)?;
     }
-    t.execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", params![account, block.seq, block.block])
-        .map_err(failed)?;
-    let last = last_entry(t)?;
-    let place = last.as_ref().map_or(0, |(place, _)| place + 1);
-    let entry = after(last.as_ref().map(|(_, entry)| entry), block.entry);
-    t.execute("INSERT INTO log VALUES (?1, ?2)", params![place, entry.to_bytes()])
-        .map_err(failed)?;
-    if let Some(key_block) = &block.key_block {
+    for (seq, (block, entry)) in (new.from..).zip(&new.blocks) {
+        if !take_owed(t, entry)? {
+            if is_put_back(t)? {
+                return Err(StoreError::PutBack);
+            }
+            if seq == 0 {
+                pay_account(t, new, caps)?;
+            }
+            let last = last_entry(t)?;
+            let place = last.as_ref().map_or(0, |(place, _)| place + 1);
+            let entry = after(last.as_ref().map(|(_, entry)| entry), *entry);
+            t.execute("INSERT INTO log VALUES (?1, ?2)", params![place, entry.to_bytes()])
+                .map_err(failed)?;
+        }
+        t.execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", params![account, seq, block])
+            .map_err(failed)?;
+    }
+    if let Some(key_block) = &new.key_block {
         t.execute("INSERT OR REPLACE INTO accounts VALUES (?1, ?2)", params![account, key_block])
             .map_err(failed)?;
     }
     Ok(())
+}
+
+fn pay_account(t: &Transaction<'_>, new: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
+    let accounts: u64 =
+        t.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).map_err(failed)?;
+    if accounts >= caps.spaces {
+        return Err(StoreError::QuotaFull);
+    }
+    let voucher = new.voucher_hash.ok_or(StoreError::VoucherUnknown)?;
+    let spent = t.execute("DELETE FROM vouchers WHERE hash = ?1", [voucher]).map_err(failed)?;
+    if spent == 0 { Err(StoreError::VoucherUnknown) } else { Ok(()) }
+}
+
+/// Returns whether the log had this entry before its block came, and forgets that.
+fn take_owed(t: &Transaction<'_>, entry: &Entry) -> Result<bool, StoreError> {
+    let delete = "DELETE FROM owed WHERE name = ?1 AND seq = ?2 RETURNING value";
+    let owed: Option<Hash> = t
+        .prepare_cached(delete)
+        .and_then(|mut delete| {
+            delete.query_row(params![entry.index, entry.seq], |row| row.get(0)).optional()
+        })
+        .map_err(failed)?;
+    match owed {
+        Some(value) if value != entry.value => Err(StoreError::Exists),
+        owed => Ok(owed.is_some()),
+    }
+}
+
+fn is_put_back(t: &Transaction<'_>) -> Result<bool, StoreError> {
+    t.prepare_cached("SELECT 1 FROM put_back").and_then(|mut q| q.exists([])).map_err(failed)
+}
+
+/// Gives a table of one note this one.
+fn replace_note(t: &Transaction<'_>, table: &str, note: &[u8]) -> Result<(), StoreError> {
+    t.execute(&format!("DELETE FROM {table}"), []).map_err(failed)?;
+    t.execute(&format!("INSERT INTO {table} VALUES (?1)"), [note]).map_err(failed)?;
+    Ok(())
+}
+
+fn newest_head(t: &Transaction<'_>, space: SpaceId) -> Result<Option<SealedHead>, StoreError> {
+    let query = "SELECT head FROM heads WHERE space = ?1 ORDER BY seq DESC LIMIT 1";
+    let newest: Option<Vec<u8>> =
+        t.query_row(query, [space.0], |row| row.get(0)).optional().map_err(failed)?;
+    newest.map(|bytes| decode("head", &bytes, bytes.len()).map_err(damaged)).transpose()
+}
+
+fn insert_head(t: &Transaction<'_>, head: &SealedHead) -> Result<(), StoreError> {
+    let row = params![head.space.0, head.seq, encode(head)];
+    t.execute("INSERT OR IGNORE INTO heads VALUES (?1, ?2, ?3)", row).map(drop).map_err(failed)
 }
 
 fn last_entry(t: &Transaction<'_>) -> Result<Option<(u64, Entry)>, StoreError> {

@@ -16,7 +16,8 @@ pub const SPACE_CREATE: &str = "/v1/space/create";
 /// Gives a space the keys of another generation: [`SpaceRotate`], empty answer.
 pub const SPACE_ROTATE: &str = "/v1/space/rotate";
 /// Begins an account, or appends to its chain: [`AccountAppend`], the answer is a
-/// [`SignedReceipt`](crate::log::SignedReceipt). An account and a space never share a connection.
+/// [`SignedReceipt`](crate::log::SignedReceipt) for the last of the blocks. An account and a space never share
+/// a connection.
 pub const ACCOUNT_APPEND: &str = "/v1/account/append";
 /// Reads an account's chain: [`AccountRead`], [`AccountResponse`]. Whoever knows the id may.
 pub const ACCOUNT_READ: &str = "/v1/account/read";
@@ -52,6 +53,10 @@ pub const HEAD_READ: &str = "/v1/head/read";
 pub const HEAD_CHAIN: &str = "/v1/head/chain";
 /// Swaps the head: [`HeadSwap`], [`HeadResponse`] with what is the newest then.
 pub const HEAD_SWAP: &str = "/v1/head/swap";
+/// Gives back heads that the server has had: [`HeadGiveBack`], empty answer. A repeat succeeds.
+pub const HEAD_GIVE_BACK: &str = "/v1/head/give-back";
+/// Gives back entries of the log that the server has signed: [`LogGiveBack`], empty answer. A repeat succeeds.
+pub const LOG_GIVE_BACK: &str = "/v1/log/give-back";
 
 /// Below this, the log is read with GET, without any right, as c2sp.org/tlog-tiles has it: `checkpoint`,
 /// `tile/L/N`, `tile/entries/N`.
@@ -99,19 +104,42 @@ pub struct SpaceRotate {
     pub proof: SwapProof,
 }
 
-/// Appends a block to an account's chain. A repeat succeeds.
+/// Appends blocks to an account's chain, all or none. A repeat succeeds.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct AccountAppend {
     /// The account.
     pub account: AccountId,
-    /// The block.
-    pub block: VLBytes,
-    /// The key block, if the block names another one than the block before.
+    /// The blocks, in order: one that is new, or those that a server which was put back has lost.
+    pub blocks: Vec<VLBytes>,
+    /// The key block, if the blocks name another one than the block before them: the newest.
     pub key_block: Option<VLBytes>,
-    /// The envelope of a kit that the block brings into force.
+    /// The envelope of a kit that one of the blocks brings into force.
     pub envelope: Option<EnvelopePut>,
     /// Pays for an account that begins.
     pub voucher: Option<Hash>,
+    /// The newest checkpoint of the log that the client knows, as the log has signed it; empty for none. A
+    /// server whose log is shorter appends nothing.
+    pub checkpoint: VLBytes,
+}
+
+/// Gives back heads, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct HeadGiveBack {
+    /// The server's own word that the last of them was the newest.
+    pub answer: SignedAnswer,
+    /// Heads in a row, at most [`crate::limits::HEADS_KEPT`]. The first follows the server's newest.
+    pub heads: Vec<SealedHead>,
+}
+
+/// Gives back entries of the log, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct LogGiveBack {
+    /// The checkpoint that ends with the last of them, as the log has signed it.
+    pub checkpoint: VLBytes,
+    /// The place of the first.
+    pub from: u64,
+    /// Entries in a row, at most [`crate::limits::ENTRIES_KEPT`].
+    pub entries: Vec<crate::log::Entry>,
 }
 
 /// What the server keeps for a recovery kit.
@@ -331,6 +359,9 @@ pub enum ErrorCode {
     BlockRefused = 12,
     /// The block ends a wait that is not over, or begins one at another time than now.
     TooEarly = 13,
+    /// The server was put back from a backup and is getting back what came after: nothing new is stored
+    /// until its operator says that this is done.
+    PutBack = 14,
 }
 
 /// The body of an answer that is not a success.

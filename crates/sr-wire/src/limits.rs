@@ -38,6 +38,12 @@ pub const UNSENT_MAX: u32 = 128 << 10;
 pub const STREAMS_MAX: u32 = 8;
 /// A log of more entries is refused: 480 MB, of which a reader keeps the newest of each index.
 pub const LOG_ENTRIES_MAX: u64 = 1 << 22;
+/// Entries of the log that a device keeps, the newest, to give them back to a server that has lost them: 7 MiB.
+pub const ENTRIES_KEPT: usize = 1 << 16;
+/// Heads of a space that a device keeps for the same: 4 MiB.
+pub const HEADS_KEPT: usize = 512;
+/// A request that gives back.
+pub const GIVE_BACK_LEN_MAX: usize = 8 << 20;
 /// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.
 pub const UPLOADS_MAX: usize = 128;
 /// Connections that the server holds at once; each costs up to 1 MiB for each of its streams.

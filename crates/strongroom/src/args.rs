@@ -664,7 +664,27 @@ pub(crate) enum ServerCommand {
         /// Where to listen
         #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7443")]
         listen: std::net::SocketAddr,
+        /// The data directory was put back from a backup: store nothing new until the devices have given
+        /// back what came after it, and `server log reseed --finish` says so
+        #[arg(long)]
+        restored: bool,
     },
+    /// Copy a server that may be running to another directory, best on another disk
+    ///
+    /// The first time all of it, from then on what is new. The copy has the server's identity: keep it
+    /// as safe as the server itself. To put it back: stop the server, copy the directory back, and start
+    /// the server with `--restored`.
+    Backup {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Where the copy is, or will be
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// The server's log
+    #[command(subcommand)]
+    Log(ServerLogCommand),
     /// Print a new invite; the server may be running
     Invite {
         /// The data directory
@@ -674,6 +694,24 @@ pub(crate) enum ServerCommand {
         /// unless given
         #[arg(long, value_name = "HOST:PORT")]
         address: Vec<String>,
+    },
+}
+
+/// `server log …`
+#[cfg(feature = "server")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerLogCommand {
+    /// Show what a server that was put back from a backup has got back, or finish it
+    ///
+    /// Each device gives back what it knows at its next command. Wait for those that people use: what nobody
+    /// has given back when you finish can contradict what comes later. The server may be running.
+    Reseed {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// All is back that will come back: store what is new again
+        #[arg(long)]
+        finish: bool,
     },
 }
 

@@ -203,6 +203,11 @@ impl Failure {
                  have shut the others out. Take that one out (`strongroom device revoke`); then, with \
                  your kit: `strongroom recovery take-back`."
             }
+            ErrorCode::PutBack => {
+                "Run the same command again later: nothing is lost. What came after the operator's backup, \
+                 this device has given back as far as it had it; the operator finishes it with \
+                 `strongroom server log reseed --finish`."
+            }
             ErrorCode::TooEarly => "Check the clocks of this device and of the server.",
             ErrorCode::Version => "Update the older of the two: this program, or the server.",
             _ => "Run the same command again; if it stays, tell the operator.",
@@ -537,6 +542,17 @@ impl From<sr_server::DataError> for Failure {
             DataError::Store(sr_store::StoreError::NotFound) => {
                 ("NOT_FOUND", exit::NOT_FOUND, "Name its directory with `--data DIR`.")
             }
+            DataError::CopyInside
+            | DataError::OtherServer
+            | DataError::Store(sr_store::StoreError::CopyNewer) => {
+                ("USAGE", exit::USAGE, "Nothing was changed. Choose another with `--to DIR`.")
+            }
+            DataError::LogShort { .. } => (
+                "LOG_SHORT",
+                exit::STATE,
+                "If every device that had them is gone for good, this server can't go on under its name: \
+                 make a new one, and have everybody join it.",
+            ),
             DataError::Store(sr_store::StoreError::NotInDictionary { .. }) => (
                 "NOT_IN_DICTIONARY",
                 exit::STATE,

@@ -138,8 +138,12 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         }
         #[cfg(feature = "server")]
         Command::Server(command) => match command {
-            args::ServerCommand::Up { data, listen } => {
-                server::up(output, data.as_deref(), *listen)
+            args::ServerCommand::Up { data, listen, restored } => {
+                server::up(output, data.as_deref(), *listen, *restored)
+            }
+            args::ServerCommand::Backup { data, to } => server::back_up(data.as_deref(), to),
+            args::ServerCommand::Log(args::ServerLogCommand::Reseed { data, finish }) => {
+                server::reseed(data.as_deref(), *finish)
             }
             args::ServerCommand::Invite { data, address } => {
                 server::invite(data.as_deref(), address)

@@ -9,8 +9,8 @@ use std::{
 
 use rustix::process::geteuid;
 use serde_json::{Value, json};
-use sr_server::{DataDir, DataError, Server, TlsListener, add_invite};
-use sr_store::{Caps, DICTIONARY, Disclosure, Selection};
+use sr_server::{DataDir, DataError, Restoring, Server, TlsListener, add_invite};
+use sr_store::{Caps, DICTIONARY, Disclosure, Fault, Faults, Faulty, Selection};
 use sr_wire::{AccountId, Invite, SpaceId};
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,17 @@ use crate::{
 
 const DEFAULT_PORT: u16 = 7443;
 
+/// How a server starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// As it was.
+    AsItIs,
+    /// It was put back from a backup.
+    Restored,
+    /// By an operator who rolls it back and wants nothing back.
+    Deaf,
+}
+
 /// A server that runs in this process until it is dropped.
 pub(crate) struct Running {
     runtime: Runtime,
@@ -32,12 +43,14 @@ pub(crate) struct Running {
     pub(crate) is_new: bool,
     /// The nine characters by which people compare servers.
     pub(crate) name: String,
+    /// Whether it was put back from a backup and stores nothing new yet.
+    pub(crate) is_restoring: bool,
     _lock: sr_server::DataLock,
 }
 
 impl Running {
     /// Starts the server of `dir`.
-    pub(crate) fn start(dir: &Path, listen: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn start(dir: &Path, listen: SocketAddr, how: Start) -> Result<Self, Failure> {
         let cannot_listen = |error: io::Error| {
             Failure::failed(
                 format!("can't listen on {listen}: {error}"),
@@ -48,14 +61,24 @@ impl Running {
         let listener = runtime.block_on(TlsListener::bind(listen)).map_err(cannot_listen)?;
         let address = listener.local_address().map_err(cannot_listen)?;
         // Only a server that can be reached is made.
-        let data = DataDir::open(dir, &mut os_rng())?;
+        let mut data = DataDir::open(dir, &mut os_rng())?;
+        if how == Start::Restored {
+            sr_server::begin_restoring(&data.stores)?;
+        }
+        if how == Start::Deaf {
+            let faults = Faults::default();
+            faults.set(Fault::Deaf, 0);
+            data.stores.meta = Arc::new(Faulty::new(data.stores.meta, faults));
+        }
+        let is_restoring = data.stores.meta.put_back().map_err(DataError::Store)?.is_some();
         let report = |what: &str| write_lines(&mut io::stderr().lock(), &format!("error: {what}"));
         let server =
             Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report))
                 .map_err(DataError::Store)?;
         let name = server.card().short_name();
         runtime.spawn(Arc::new(server).serve(listener));
-        Ok(Self { runtime, address, is_new: data.is_new, name, _lock: data.lock })
+        let is_new = data.is_new;
+        Ok(Self { runtime, address, is_new, name, is_restoring, _lock: data.lock })
     }
 
     /// Stops it; what it acknowledged is durable.
@@ -68,9 +91,15 @@ pub(crate) fn up(
     output: &Output,
     data: Option<&Path>,
     listen: SocketAddr,
+    restored: bool,
 ) -> Result<Done, Failure> {
     let dir = data_dir(data)?;
-    let running = Running::start(&dir, listen)?;
+    let how = if restored { Start::Restored } else { Start::AsItIs };
+    if restored {
+        // None is made then.
+        sr_server::restoring(&dir)?;
+    }
+    let running = Running::start(&dir, listen, how)?;
     let mut invites = Vec::new();
     if running.is_new {
         invites = add_invite(&dir, &reachable(running.address), &mut os_rng())?;
@@ -84,7 +113,13 @@ pub(crate) fn up(
         running.name,
         running.address,
     ));
-    if invites.is_empty() {
+    if running.is_restoring {
+        output.note(&format!(
+            "!!  put back from a backup: nothing new is stored until its devices have given back what came\n    \
+             after. Each does at its next command. See and finish: strongroom server log reseed --data {}",
+            dir.display()
+        ));
+    } else if invites.is_empty() {
         output.note(&format!(
             "    For another person: strongroom server invite --data {} --address HOST:{}\n    \
              For another device of the same person: strongroom device link",
@@ -126,6 +161,77 @@ pub(crate) fn invite(data: Option<&Path>, addresses: &[String]) -> Result<Done, 
     let invites = add_invite(&dir, addresses, &mut os_rng())?;
     let lines: Vec<String> = invites.iter().map(Invite::to_string).collect();
     Ok(Done::new(lines.join("\n"), json!({ "invites": lines })))
+}
+
+pub(crate) fn back_up(data: Option<&Path>, to: &Path) -> Result<Done, Failure> {
+    let dir = data_dir(data)?;
+    let copied = sr_server::back_up(&dir, to)?;
+    let text = format!(
+        "{} is a copy of {} now: {} packs, of which {} are new, {}.\n\
+         It has the server's identity: keep it as safe as the server itself.\n\
+         To put it back, copy it to {} while no server runs there, and: strongroom server up --restored",
+        to.display(),
+        dir.display(),
+        count(copied.packs),
+        count(copied.new_packs),
+        bytes(copied.new_bytes),
+        dir.display(),
+    );
+    let data = json!({ "packs": copied.packs, "new_packs": copied.new_packs,
+        "new_bytes": copied.new_bytes });
+    Ok(Done::new(text, data))
+}
+
+pub(crate) fn reseed(data: Option<&Path>, finish: bool) -> Result<Done, Failure> {
+    let dir = data_dir(data)?;
+    let restoring = sr_server::restoring(&dir)?;
+    if finish {
+        sr_server::finish_restoring(&dir)?;
+    }
+    let text = match restoring {
+        None => "Nothing to do: this server stores what is new.".to_owned(),
+        Some(Restoring { entries, owed, .. }) if finish => format!(
+            "Finished: the server stores what is new again, from entry {} of its log on.{}",
+            count(entries),
+            if owed > 0 {
+                format!(
+                    "\nOf {} no device has come yet; what they changed comes back when one does.",
+                    accounts(owed)
+                )
+            } else {
+                String::new()
+            }
+        ),
+        Some(Restoring { entries, had, owed }) => format!(
+            "Put back from a backup: nothing new is stored yet.\n\
+             Log       {} entries{}\n\
+             Accounts  {}\n\
+             Finish it when the devices that people use have run a command: \
+             strongroom server log reseed --finish --data {}",
+            count(entries),
+            if had > entries {
+                format!(", and {} that it has signed are missing", count(had - entries))
+            } else {
+                ", and none is known to be missing".to_owned()
+            },
+            if owed > 0 {
+                format!("of {} no device has given back what the log has", accounts(owed))
+            } else {
+                "all have what the log has of them".to_owned()
+            },
+            dir.display()
+        ),
+    };
+    let is_restoring = restoring.is_some() && !finish;
+    let data = restoring.map_or(json!({ "restoring": false }), |r| {
+        json!({ "restoring": is_restoring, "entries": r.entries, "missing": r.had - r.entries,
+            "accounts_owed": r.owed })
+    });
+    Ok(Done::new(text, data))
+}
+
+fn accounts(n: u64) -> String {
+    if n == 1 { "1 account".to_owned() } else { format!("{} accounts", count(n)) }
 }
 
 pub(crate) fn disclose(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use sr_client::{Client, Clock, KeyLock, LogState, Status, profile_dir};
+use sr_client::{Client, Clock, KeyLock, LogState, PutBack, Status, profile_dir};
 use sr_wire::{DeviceId, Invite};
 
 use crate::{
@@ -131,6 +131,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     text.push_str(&format!("Device      {}{only}\n", printable(&status.device)));
     text.push_str(&format!("Account     {}\n", account_line(&status)));
     text.push_str(&status.log.as_ref().map_or_else(String::new, log_line));
+    text.push_str(&status.put_back.map_or_else(String::new, put_back_line));
     let lock = sr_client::key_lock(&dir(args)?)?;
     let lock = if lock == KeyLock::None { "without a passphrase" } else { "under a passphrase" };
     text.push_str(&format!("Keys        {}, {lock}\n", status.key_file.display()));
@@ -189,6 +190,10 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "newest_snapshot_s": status.newest_s,
         "marked_by_other_devices": status.marked_by_others,
         "is_old": is_old,
+        "put_back": status.put_back.map(|event| json!({
+            "time_s": event.time_s,
+            "times": event.times,
+        })),
         "log": status.log.as_ref().map(|log| json!({
             "entries": log.size,
             "missing": log.missing,
@@ -221,6 +226,17 @@ fn log_line(log: &LogState) -> String {
     let checked = if log.withheld.is_some() || log.needs_update { "" } else { ", checked" };
     let entries = if log.size == 1 { "1 entry".into() } else { format!("{} entries", log.size) };
     format!("Log         {entries}{checked}{missing}\n")
+}
+
+/// A server that was put back from a backup is no alarm once it has everything again, and is not kept quiet.
+fn put_back_line(event: PutBack) -> String {
+    let again =
+        if event.times > 1 { format!(", the {}. time", event.times) } else { String::new() };
+    format!(
+        "Put back    {}{again}: the server showed an older state, as one does that was put back from a\n            \
+         backup, and took back what this device knew\n",
+        time(event.time_s)
+    )
 }
 
 fn log_warning(log: &LogState, now_s: u64) -> Option<String> {

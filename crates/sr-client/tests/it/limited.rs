@@ -453,6 +453,7 @@ fn its_vault_is_not_rolled_back() {
             .execute("DELETE FROM heads WHERE space = ?1 AND seq = 2", [space.0])
     };
     roll_back().expect("deletes");
+    limited.world.takes_nothing_back();
     let desktop = Client::open(&limited.world.other("desktop"), clock()).expect("opens");
     for mut client in [limited.owner(), limited.seen_by(desktop), limited.nas()] {
         match client.snapshots() {

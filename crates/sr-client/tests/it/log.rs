@@ -48,7 +48,7 @@ fn log_of(address: &str, size: u64) -> Result<VerifiedLog, ClientError> {
     reader.verify(&Progress::default())
 }
 
-fn wait_for(reader: &LogReader, size: u64) {
+pub(crate) fn wait_for(reader: &LogReader, size: u64) {
     let began = Instant::now();
     // Before its first checkpoint, a server has none.
     let is_short = |status: LogStatus| status.size < size + CARDS;
@@ -574,7 +574,7 @@ fn before_the_log() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, server, profile)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("makes");
     for file in fs::read_dir(from).expect("lists") {
         let file = file.expect("reads");

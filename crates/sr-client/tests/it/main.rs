@@ -14,6 +14,7 @@ mod log;
 mod model;
 mod network;
 mod odd;
+mod put_back;
 mod recovery;
 mod resume;
 mod torture;

@@ -25,7 +25,7 @@ use sr_client::{
 use sr_crypto::Hash;
 use sr_keys::{DeviceKeys, KeyBlock};
 use sr_store::{
-    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
 };
 use sr_trust::{Account, Block, Verified};
 use sr_wire::{
@@ -175,12 +175,12 @@ impl MetaStore for Liar {
         self.done(|| self.truth.rotate_space(space, expected, keys))
     }
 
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
+    fn append_blocks(&self, blocks: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
         self.done(|| {
-            self.truth.append_block(block, caps)?;
-            self.accounts.lock().expect("lock").insert(block.account);
-            if let Some(key_block) = &block.key_block {
-                let entry = (block.account, block.seq, key_block.clone());
+            self.truth.append_blocks(blocks, caps)?;
+            self.accounts.lock().expect("lock").insert(blocks.account);
+            if let Some(key_block) = &blocks.key_block {
+                let entry = (blocks.account, blocks.from, key_block.clone());
                 self.key_blocks.lock().expect("lock").push(entry);
             }
             Ok(())
@@ -241,6 +241,34 @@ impl MetaStore for Liar {
 
     fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.truth.checkpoint()
+    }
+
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError> {
+        self.truth.give_back_heads(heads)
+    }
+
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError> {
+        self.truth.give_back_log(from, entries, note)
+    }
+
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.truth.set_put_back(note)
+    }
+
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.truth.put_back()
+    }
+
+    fn end_put_back(&self) -> Result<(), StoreError> {
+        self.truth.end_put_back()
+    }
+
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
+        self.truth.is_owed(entry)
+    }
+
+    fn owed(&self) -> Result<u64, StoreError> {
+        self.truth.owed()
     }
 
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {

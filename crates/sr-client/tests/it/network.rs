@@ -22,7 +22,7 @@ use sr_client::{Client, ClientError, Dial, Progress};
 use sr_crypto::Hash;
 use sr_server::{Channel, Handshake, Listen, Server, Stores};
 use sr_store::{
-    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlock, PackRecord, StoreError, Swapped,
+    Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
 };
 use sr_wire::{
     AccountId, Invite, PackId, SealedHead, SpaceId, SpaceKeys, card_hash, log::Entry, voucher,
@@ -442,8 +442,8 @@ impl MetaStore for KeepsItsHead {
         self.0.rotate_space(space, expected, keys)
     }
 
-    fn append_block(&self, block: &NewBlock, caps: &Caps) -> Result<(), StoreError> {
-        self.0.append_block(block, caps)
+    fn append_blocks(&self, blocks: &NewBlocks, caps: &Caps) -> Result<(), StoreError> {
+        self.0.append_blocks(blocks, caps)
     }
 
     fn blocks(&self, account: AccountId, from: u64, len_max: usize) -> Result<Blocks, StoreError> {
@@ -468,6 +468,34 @@ impl MetaStore for KeepsItsHead {
 
     fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.checkpoint()
+    }
+
+    fn give_back_heads(&self, heads: &[SealedHead]) -> Result<(), StoreError> {
+        self.0.give_back_heads(heads)
+    }
+
+    fn give_back_log(&self, from: u64, entries: &[Entry], note: &[u8]) -> Result<(), StoreError> {
+        self.0.give_back_log(from, entries, note)
+    }
+
+    fn set_put_back(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.0.set_put_back(note)
+    }
+
+    fn put_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.put_back()
+    }
+
+    fn end_put_back(&self) -> Result<(), StoreError> {
+        self.0.end_put_back()
+    }
+
+    fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
+        self.0.is_owed(entry)
+    }
+
+    fn owed(&self) -> Result<u64, StoreError> {
+        self.0.owed()
     }
 
     fn envelope(&self, lookup: &Hash) -> Result<Vec<u8>, StoreError> {

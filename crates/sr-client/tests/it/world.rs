@@ -11,8 +11,8 @@ use std::{
 
 use sr_client::{Client, Progress, RestoreReport, SnapshotInfo, Target};
 use sr_keys::{DeviceKeys, KeyBlock, RootRecord, VaultKeys};
-use sr_server::{DataDir, Server, TlsListener, add_invite};
-use sr_store::Caps;
+use sr_server::{DataDir, Server, Stores, TlsListener, add_invite};
+use sr_store::{Caps, Fault, Faults, Faulty};
 use sr_trust::{Account, Block, Verified};
 use sr_wire::{AccountId, SealedHead, SpaceId};
 use tokio::runtime::Runtime;
@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) caps: Caps,
     /// Seconds that the server's clock, and that of [`World::clock`], are ahead.
     pub(crate) ahead: Arc<AtomicU64>,
+    /// What the server does not do: one that was tampered with takes nothing back.
+    pub(crate) faults: Faults,
     server: Option<(Runtime, std::net::SocketAddr)>,
 }
 
@@ -48,6 +50,7 @@ impl World {
             dir: tempfile::tempdir().expect("dir"),
             caps: Caps::default(),
             ahead: Arc::default(),
+            faults: Faults::default(),
             server: None,
         };
         world.start();
@@ -69,8 +72,10 @@ impl World {
         let address = listener.local_address().expect("address");
         fs::write(self.dir.path().join("port"), address.port().to_string()).expect("writes");
         let caps = self.caps;
+        let meta = Arc::new(Faulty::new(data.stores.meta, self.faults.clone()));
+        let stores = Stores { meta, ..data.stores };
         let server = Arc::new(
-            Server::new(data.identity, data.stores, caps, self.clock(), Box::new(|_| {}))
+            Server::new(data.identity, stores, caps, self.clock(), Box::new(|_| {}))
                 .expect("begins"),
         );
         runtime.spawn(server.serve(listener));
@@ -93,6 +98,17 @@ impl World {
 
     /// Plays the operator with the server switched off.
     pub(crate) fn tamper(&mut self, act: impl FnOnce(&Path)) {
+        self.takes_nothing_back();
+        self.put_back(act);
+    }
+
+    /// Whatever the server has forgotten, it does not want back.
+    pub(crate) fn takes_nothing_back(&self) {
+        self.faults.set(Fault::Deaf, 0);
+    }
+
+    /// The same of an honest one.
+    pub(crate) fn put_back(&mut self, act: impl FnOnce(&Path)) {
         self.stop();
         act(&self.data());
         self.start();

@@ -2,4 +2,5 @@
 
 #![expect(clippy::expect_used, reason = "a test that fails panics")]
 
+mod put_back;
 mod rights;

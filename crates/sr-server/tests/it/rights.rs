@@ -24,7 +24,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-const SPACE: SpaceId = SpaceId([1; 16]);
+pub(crate) const SPACE: SpaceId = SpaceId([1; 16]);
 const VOUCHER: Hash = [5; 32];
 
 struct Listener(UnboundedReceiver<(DuplexStream, [u8; 32])>);
@@ -44,12 +44,15 @@ impl Listen for Listener {
     }
 }
 
-type Connect = UnboundedSender<(DuplexStream, [u8; 32])>;
+pub(crate) type Connect = UnboundedSender<(DuplexStream, [u8; 32])>;
 
 fn start() -> Connect {
-    let meta = MemoryMeta::default();
+    start_with(Arc::default())
+}
+
+pub(crate) fn start_with(meta: Arc<MemoryMeta>) -> Connect {
     meta.add_vouchers(&[voucher_hash(&VOUCHER)]).expect("adds");
-    let stores = Stores { meta: Arc::new(meta), blobs: Arc::new(MemoryBlobs::default()) };
+    let stores = Stores { meta, blobs: Arc::new(MemoryBlobs::default()) };
     let identity = Identity::from_seed(&Secret32::init_with(|s| s.fill(1)));
     let clock: sr_server::Clock = Arc::new(|| 0);
     let server =
@@ -59,13 +62,13 @@ fn start() -> Connect {
     connect
 }
 
-struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     binding: [u8; 32],
 }
 
 impl Connection {
-    async fn new(connect: &Connect, binding: u8) -> Self {
+    pub(crate) async fn new(connect: &Connect, binding: u8) -> Self {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         connect.send((theirs, [binding; 32])).expect("accepts");
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
@@ -76,10 +79,17 @@ impl Connection {
         Self { sender, binding: [binding; 32] }
     }
 
-    async fn call(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
-        let request = Request::post(format!("https://s{path}"))
-            .body(Full::new(Bytes::from(body)))
-            .expect("request");
+    pub(crate) async fn call(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
+        let request = Request::post(format!("https://s{path}"));
+        self.send(request.body(Full::new(Bytes::from(body))).expect("request")).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Vec<u8>, ErrorCode> {
+        let request = Request::get(format!("https://s{path}"));
+        self.send(request.body(Full::default()).expect("request")).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Vec<u8>, ErrorCode> {
         let response = self.sender.clone().send_request(request).await.expect("answers");
         let status = response.status();
         let body = response.into_body().collect().await.expect("body").to_bytes();
@@ -90,13 +100,17 @@ impl Connection {
         Err(error.code)
     }
 
-    async fn prove(&self, right: Right, key: &CapabilityKey) -> Result<Vec<u8>, ErrorCode> {
+    pub(crate) async fn prove(
+        &self,
+        right: Right,
+        key: &CapabilityKey,
+    ) -> Result<Vec<u8>, ErrorCode> {
         let bytes = prove_bytes(&self.binding, SPACE, right);
         let proof = Prove { space: SPACE, right, signature: key.sign(labels::PROVE, &bytes) };
         self.call(api::RIGHT_PROVE, encode(&proof)).await
     }
 
-    async fn create(&self) -> Result<Vec<u8>, ErrorCode> {
+    pub(crate) async fn create(&self) -> Result<Vec<u8>, ErrorCode> {
         let bytes = create_bytes(&self.binding, SPACE, &keys(), &VOUCHER);
         let signature = key(2).sign(labels::CREATE, &bytes);
         let request = CreateSpace { space: SPACE, keys: keys(), voucher: VOUCHER, signature };
@@ -104,7 +118,7 @@ impl Connection {
     }
 }
 
-fn key(byte: u8) -> CapabilityKey {
+pub(crate) fn key(byte: u8) -> CapabilityKey {
     CapabilityKey::from_seed(&Secret32::init_with(|s| s.fill(byte)))
 }
 
@@ -119,12 +133,12 @@ fn keys() -> SpaceKeys {
     }
 }
 
-fn head(seq: u64) -> SealedHead {
+pub(crate) fn head(seq: u64) -> SealedHead {
     let sealed = vec![0; limits::SEALED_HEAD_LEN].into();
     SealedHead { space: SPACE, seq, generation: 0, previous: [0; 32], sealed }
 }
 
-fn swap(connection: &Connection, counter: u64, by: &CapabilityKey) -> Vec<u8> {
+pub(crate) fn swap(connection: &Connection, counter: u64, by: &CapabilityKey) -> Vec<u8> {
     let bytes = swap_bytes(&connection.binding, counter, &head(1));
     let proof = SwapProof { counter, signature: by.sign(labels::SWAP, &bytes) };
     encode(&HeadSwap { head: head(1), nonce: [0; 32], proof })

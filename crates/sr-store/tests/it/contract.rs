@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use sr_store::{
-    BlobStore, Caps, Faults, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, PackRecord, Sqlite,
-    StoreError, Swapped,
+    BlobStore, Caps, Faults, Faulty, Files, MemoryBlobs, MemoryMeta, MetaStore, NewBlocks,
+    PackRecord, Sqlite, StoreError, Swapped,
 };
-use sr_wire::{PackId, SealedHead, SpaceId, SpaceKeys, limits::SLOT_LEN};
+use sr_wire::{
+    AccountId, PackId, SealedHead, SpaceId, SpaceKeys,
+    limits::SLOT_LEN,
+    log::{ACCOUNT, Entry, Key, Newest},
+};
 
 const KEYS: SpaceKeys =
     SpaceKeys { generation: 1, read: [1; 32], append: [2; 32], prune: [3; 32], owner: [0; 32] };
@@ -257,5 +261,82 @@ fn what_was_deleted_can_be_had_back_for_days_that_no_clock_shortens() {
         assert_eq!(count(104), [pack(1)]);
         assert!(!meta.has_pack(pack(1)).expect("has"));
         meta.add_pack(a, pack(4), 100, &caps).expect("there is room again");
+    });
+}
+
+/// An account's first entries, each with the block that it is of.
+fn changes(count: u64) -> Vec<(Vec<u8>, Entry)> {
+    let key = Key { kind: ACCOUNT, index: [3; 32] };
+    let mut before = None;
+    let entry = |seq: u64| {
+        let value = [u8::try_from(seq).expect("few"); 32];
+        let entry = Entry::following(before.as_ref(), key, value, 100 + seq);
+        before = Some(Newest { seq, value });
+        (vec![7; 9], entry)
+    };
+    (0..count).map(entry).collect()
+}
+
+fn blocks(from: u64, blocks: &[(Vec<u8>, Entry)]) -> NewBlocks {
+    NewBlocks {
+        account: AccountId([1; 32]),
+        from,
+        blocks: blocks.to_vec(),
+        key_block: Some(vec![1]),
+        envelope: None,
+        voucher_hash: None,
+    }
+}
+
+#[test]
+fn what_the_log_has_comes_back_once_and_unchanged() {
+    each_meta(|meta| {
+        let (changes, caps) = (changes(4), Caps::default());
+        let entries: Vec<Entry> = changes.iter().map(|(_, entry)| *entry).collect();
+        let append = |from: u64, new: &[_]| meta.append_blocks(&blocks(from, new), &caps);
+        meta.set_put_back(b"a").expect("sets");
+        meta.set_put_back(b"b").expect("sets");
+        assert_eq!(meta.put_back().expect("reads"), Some(b"b".to_vec()));
+        assert!(matches!(append(0, &changes[..1]), Err(StoreError::PutBack)));
+        assert!(matches!(meta.give_back_log(1, &entries, b"note"), Err(StoreError::Exists)));
+        meta.give_back_log(0, &entries[..2], b"note").expect("takes");
+        assert_eq!(meta.log_entries(0, 9).expect("reads"), entries[..2]);
+        assert_eq!(meta.checkpoint().expect("reads"), Some(b"note".to_vec()));
+        assert_eq!(meta.owed().expect("counts"), 1, "accounts, not changes");
+        assert!(meta.is_owed(&entries[1]).expect("reads"));
+        let other = (changes[0].0.clone(), Entry { value: [9; 32], ..entries[0] });
+        assert!(!meta.is_owed(&other.1).expect("reads"));
+        assert!(matches!(append(0, &[other]), Err(StoreError::Exists)));
+        // All or none: the third is new.
+        assert!(matches!(append(0, &changes[..3]), Err(StoreError::PutBack)));
+        assert!(matches!(meta.blocks(AccountId([1; 32]), 0, 99), Err(StoreError::NotFound)));
+        assert_eq!(meta.owed().expect("counts"), 1);
+        append(0, &changes[..2]).expect("needs no voucher");
+        assert_eq!(meta.owed().expect("counts"), 0);
+        assert_eq!(meta.log_entries(0, 9).expect("reads").len(), 2, "no entry is made twice");
+        meta.end_put_back().expect("ends");
+        append(2, &changes[2..]).expect("goes on");
+        assert_eq!(meta.log_entries(0, 9).expect("reads"), entries);
+    });
+}
+
+#[test]
+fn heads_come_back_where_they_were() {
+    each_meta(|meta| {
+        let a = with_space(meta, 1);
+        let first = head(a, None, 1);
+        let second = head(a, Some(&first), 2);
+        let third = head(a, Some(&second), 3);
+        assert_eq!(meta.swap_head(&first).expect("swaps"), Swapped::Done);
+        meta.set_put_back(b"").expect("sets");
+        assert!(matches!(meta.swap_head(&second), Err(StoreError::PutBack)));
+        let give_back = |heads: &[SealedHead]| meta.give_back_heads(heads);
+        assert!(matches!(give_back(std::slice::from_ref(&third)), Err(StoreError::Exists)));
+        assert!(matches!(give_back(std::slice::from_ref(&first)), Err(StoreError::Exists)));
+        give_back(&[]).expect("is nothing");
+        give_back(&[second.clone(), third.clone()]).expect("takes");
+        assert_eq!(meta.heads(a, 1, 9).expect("reads"), [first, second, third]);
+        let nowhere = head(space(9), None, 1);
+        assert!(matches!(give_back(&[nowhere]), Err(StoreError::NotFound)));
     });
 }

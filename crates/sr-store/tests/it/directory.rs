@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use sr_store::{BlobStore, Caps, Files, MetaStore, Selection, Sqlite, StoreError, disclose};
+use sr_store::{
+    BlobStore, Caps, Copied, Files, IDENTITY_FILE, MetaStore, Selection, Sqlite, StoreError, copy,
+    disclose,
+};
 use sr_wire::{PackId, SpaceId, SpaceKeys};
 
 const KEYS: SpaceKeys =
@@ -147,4 +150,56 @@ fn a_disclosure_lists_every_row() {
         disclose(tempfile::tempdir().expect("dir").path(), Selection::All),
         Err(StoreError::NotFound)
     ));
+}
+
+/// Stores a pack, and notes it.
+fn store(dir: &std::path::Path, meta: &Sqlite, byte: u8) {
+    let (files, pack) = (Files::open(dir).expect("opens"), PackId([byte; 32]));
+    let mut writer = files.begin(pack, 0).expect("begins");
+    writer.write(&[byte; 100]).expect("writes");
+    writer.finish().expect("stores");
+    meta.add_pack(SpaceId([1; 16]), pack, 100, &Caps::default()).expect("adds");
+}
+
+#[test]
+fn a_copy_is_a_server_and_the_next_costs_what_is_new() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (from, to) = (dir.path().join("server"), dir.path().join("copy"));
+    fs::create_dir_all(&from).expect("makes");
+    fs::create_dir_all(&to).expect("makes");
+    fs::write(from.join(IDENTITY_FILE), [7; 32]).expect("writes");
+    let meta = Sqlite::open(&from).expect("opens");
+    meta.add_vouchers(&[[1; 32]]).expect("adds");
+    meta.create_space(SpaceId([1; 16]), &KEYS, &[1; 32], &Caps::default()).expect("creates");
+    store(&from, &meta, 1);
+    store(&from, &meta, 2);
+    leave_part(&from, PackId([9; 32]));
+    let copied = |packs, new_packs| Copied { packs, new_packs, new_bytes: 100 * new_packs };
+    assert_eq!(copy(&from, &to).expect("copies"), copied(2, 2));
+    assert_eq!(copy(&from, &to).expect("copies"), copied(2, 0));
+    store(&from, &meta, 3);
+    // One that is gone by now, and one that an interrupted copy left.
+    meta.delete_packs(SpaceId([1; 16]), &[PackId([1; 32])], 1).expect("deletes");
+    meta.count_day(5).expect("counts");
+    meta.count_day(6).expect("counts");
+    leave_part(&to, PackId([3; 32]));
+    assert_eq!(copy(&from, &to).expect("copies"), copied(2, 1));
+    let (there, files) = (Sqlite::open(&to).expect("opens"), Files::open(&to).expect("opens"));
+    let mut packs = there.packs(SpaceId([1; 16])).expect("lists");
+    packs.sort();
+    assert_eq!(packs, [PackId([2; 32]), PackId([3; 32])]);
+    assert_eq!(sr_store::sweep(&there, &files).expect("sweeps"), 0);
+    assert_eq!(files.read(PackId([3; 32]), 0, 999).expect("reads"), [3; 100]);
+    assert_eq!(fs::read(to.join(IDENTITY_FILE)).expect("reads"), [7; 32]);
+    assert_eq!(parts(&to), 0, "what is still being uploaded is no part of a copy");
+    // The copy was put back, and has gone on: the older server does not replace it.
+    let entry = sr_wire::log::Entry::following(
+        None,
+        sr_wire::log::Key { kind: 1, index: [1; 32] },
+        [1; 32],
+        1,
+    );
+    there.begin_log(&[entry]).expect("begins");
+    assert!(matches!(copy(&from, &to), Err(StoreError::CopyNewer)));
+    assert_eq!(there.log_entries(0, 9).expect("reads"), [entry]);
 }

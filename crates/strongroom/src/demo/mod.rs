@@ -21,7 +21,7 @@ use crate::{
     failure::{Failure, exit},
     interrupt::{delete_on_ctrl_c, end_on_ctrl_c},
     output::{Done, Output, bytes, count, plural},
-    server::Running,
+    server::{Running, Start},
     status::clock,
     terminal::with_progress,
 };
@@ -303,7 +303,7 @@ impl Stage {
     }
 
     fn start_server(&mut self, listen: std::net::SocketAddr) -> Result<(), Failure> {
-        self.server = Some(Running::start(&self.data(), listen)?);
+        self.server = Some(Running::start(&self.data(), listen, Start::Deaf)?);
         Ok(())
     }
 

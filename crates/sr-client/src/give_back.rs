@@ -1,0 +1,285 @@
+//! What this device keeps so that an honest server, put back from a backup, gets back what came after it: the end
+//! of the log, the account, the heads of its spaces. All of it proves itself: the server takes what it has
+//! signed, and other devices verify all of it again.
+
+use rusqlite::{Transaction, params};
+use sr_keys::VaultKeys;
+use sr_trust::{Account, Block, Verified};
+use sr_vault::head::HeadPlace;
+use sr_wire::{
+    Misbehaviour, PackId, SealedHead, SpaceId, VLBytes, VOUCHERS_PER_INVITE,
+    api::{AccountAppend, EnvelopePut, ErrorCode},
+    decode, encode,
+    limits::{ENTRIES_KEPT, GIVE_BACK_LEN_MAX, HEADS_KEPT, PACK_SIZES},
+    log::{ENTRY_LEN, Entry},
+    voucher,
+};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::{Client, ClientError, Clock, log, profile::Profile, remote::Remote, spaces::rotate};
+
+/// A server that showed an older state than this device knew, and took back what came after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct PutBack {
+    /// When it was last seen, in Unix seconds.
+    pub time_s: u64,
+    /// How often.
+    pub times: u32,
+}
+
+/// The pack of the newest record, whole.
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct RecordPack {
+    id: PackId,
+    pack: VLBytes,
+}
+
+impl Client {
+    /// Does `work`. If the server shows an older state than this device knows, gives it back what this device
+    /// holds, and does it once more: an honest server that was put back from a backup has all of it then,
+    /// and any other is refused.
+    pub(crate) fn giving_back<T>(
+        &mut self,
+        work: impl Fn(&mut Self) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let done = work(self);
+        let is_older = match &done {
+            Err(ClientError::Misbehaviour(misbehaviour)) => is_older(*misbehaviour),
+            Err(ClientError::ServerRefused(ErrorCode::PutBack)) => false,
+            _ => return done,
+        };
+        if self.profile.gave_back {
+            return done;
+        }
+        self.profile.gave_back = true;
+        self.give_back()?;
+        if !is_older {
+            return done;
+        }
+        let again = work(self);
+        if again.is_ok() {
+            self.profile.note_put_back((self.clock)())?;
+        }
+        again
+    }
+
+    fn give_back(&mut self) -> Result<(), ClientError> {
+        // What the server does not take of one, it may take of the others.
+        unless_refused(give_back_log(&self.profile, &self.log_remote, &self.clock))?;
+        unless_refused(give_back_account(&self.profile, &self.account_remote))?;
+        let owner = self.profile.kept().and_then(|kept| kept.owner());
+        self.each_space(|profile, keys, remote| {
+            unless_refused(give_back_space(profile, keys, remote))?;
+            if keys.generation() > 1 && keys.limited().is_none() {
+                unless_refused(rotate(keys, remote, owner.as_ref()))?;
+            }
+            let is_root = profile.keys.root().is_ok_and(|root| root.space() == keys.space());
+            if is_root { unless_refused(give_back_record(profile, keys, remote)) } else { Ok(()) }
+        })
+    }
+}
+
+/// Returns whether a server that was put back from a backup is refused for this. What else is wrong with a
+/// server, nothing that it gets back mends.
+fn is_older(misbehaviour: Misbehaviour) -> bool {
+    use Misbehaviour::{ChainRolledBack, HeadRolledBack, LogRolledBack};
+    matches!(misbehaviour, ChainRolledBack | HeadRolledBack | LogRolledBack)
+}
+
+fn unless_refused(done: Result<(), ClientError>) -> Result<(), ClientError> {
+    match done {
+        Err(ClientError::ServerRefused(_) | ClientError::Misbehaviour(_) | ClientError::NoLog) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn give_back_log(profile: &Profile, remote: &Remote, clock: &Clock) -> Result<(), ClientError> {
+    let Some(known) = profile.log()? else { return Ok(()) };
+    let shown = log::shown(remote, clock)?;
+    let (from, to) = (shown.checkpoint.size(), known.checkpoint.size());
+    let entries = profile.entries(from)?;
+    if entries.is_empty() || from + entries.len() as u64 != to {
+        return Ok(());
+    }
+    remote.give_back_log(profile.log_note()?, from, entries)
+}
+
+fn give_back_account(profile: &Profile, remote: &Remote) -> Result<(), ClientError> {
+    let (account, own) = (&profile.keys.account, profile.blocks()?);
+    let served = match remote.blocks(account.id(), 0) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => Vec::new(),
+        served => served?.0,
+    };
+    let Some(lost) = own.strip_prefix(served.as_slice()).filter(|lost| !lost.is_empty()) else {
+        return Ok(());
+    };
+    let had = |key_block| served_key_block(account, &served) == Some(key_block);
+    let key_block = profile.get("key-block")?.filter(|_| !had(account.key().key_block));
+    let request = AccountAppend {
+        account: account.id(),
+        blocks: lost.iter().map(|block| block.clone().into()).collect(),
+        key_block: key_block.map(VLBytes::from),
+        envelope: profile.envelope()?.filter(|_| brings_kit(lost)),
+        voucher: None,
+        checkpoint: profile.log_note()?.into(),
+    };
+    let receipt = remote.append(&request, (account.seq(), &account.newest()))?;
+    // The promises about those before are as old as they are.
+    profile.forget_receipts(served.len() as u64)?;
+    profile.set_receipt(&receipt)
+}
+
+fn served_key_block(account: &Account, served: &[Vec<u8>]) -> Option<sr_crypto::Hash> {
+    let blocks: Option<Vec<Block>> = served.iter().map(|block| Block::parse(block).ok()).collect();
+    Some(Verified::verify(account.id(), &blocks?).ok()?.key().key_block)
+}
+
+fn brings_kit(blocks: &[Vec<u8>]) -> bool {
+    let brings = |block: Block| {
+        use sr_trust::{Change, Op};
+        matches!(
+            block.body.op,
+            Op::Set { change: Change::Recovery(_), .. } | Op::DelayFinish { .. }
+        )
+    };
+    blocks.iter().any(|block| Block::parse(block).is_ok_and(brings))
+}
+
+fn give_back_space(
+    profile: &Profile,
+    keys: &VaultKeys,
+    remote: &Remote,
+) -> Result<(), ClientError> {
+    let space = keys.space();
+    if profile.space_generation(space)?.is_none() {
+        return Ok(());
+    }
+    let answer = profile.answer(space)?;
+    let shown = match remote.read_head(keys, answer.as_ref()) {
+        Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {
+            let token = profile.invite()?.token;
+            let vouchers: Vec<_> = (1..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
+            remote.create_space(keys, &vouchers)?;
+            0
+        }
+        shown => HeadPlace::of(shown?.0.head.as_ref()).seq,
+    };
+    let accepted = profile.accepted(space)?.tip.unwrap_or(HeadPlace::EMPTY);
+    let Some(answer) = answer.filter(|answer| answer.answer.seq == accepted.seq) else {
+        return Ok(());
+    };
+    let lost = profile.heads(space, shown)?;
+    if lost.first().is_none_or(|head| head.seq != shown + 1) {
+        return Ok(());
+    }
+    remote.give_back_heads(keys, answer, lost)
+}
+
+/// The pack of the account's record is the one that no backup stores anew.
+fn give_back_record(
+    profile: &Profile,
+    keys: &VaultKeys,
+    remote: &Remote,
+) -> Result<(), ClientError> {
+    let Some(RecordPack { id, pack }) = profile.record_pack()? else { return Ok(()) };
+    if remote.missing(keys, &[id])?.is_empty() {
+        return Ok(());
+    }
+    remote.put_pack(keys, id, pack.into(), false).map(drop)
+}
+
+impl Profile {
+    /// Keeps heads that were accepted; of each space the newest.
+    pub(crate) fn keep_heads(&mut self, heads: &[SealedHead]) -> Result<(), ClientError> {
+        let Some(newest) = heads.last() else { return Ok(()) };
+        let oldest = newest.seq.saturating_sub(HEADS_KEPT as u64);
+        self.transaction(|transaction| {
+            let mut insert =
+                transaction.prepare_cached("INSERT OR REPLACE INTO heads VALUES (?1, ?2, ?3)")?;
+            for head in heads {
+                insert.execute(params![head.space.0, head.seq, encode(head)])?;
+            }
+            let delete = "DELETE FROM heads WHERE space = ?1 AND seq <= ?2";
+            transaction.execute(delete, params![newest.space.0, oldest]).map(drop)
+        })
+    }
+
+    /// Returns the kept heads of a space above a place, in order.
+    pub(crate) fn heads(&self, space: SpaceId, above: u64) -> Result<Vec<SealedHead>, ClientError> {
+        let rows: Vec<Vec<u8>> = self.query(|database| {
+            let query = "SELECT head FROM heads WHERE space = ?1 AND seq > ?2 ORDER BY seq";
+            let mut query = database.prepare_cached(query)?;
+            query.query_map(params![space.0, above], |row| row.get(0))?.collect()
+        })?;
+        let parse = |row: Vec<u8>| decode("head", &row, row.len()).map_err(|_| self.damaged());
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// Returns the kept entries of the log from a place on.
+    fn entries(&self, from: u64) -> Result<Vec<Entry>, ClientError> {
+        let rows: Vec<Vec<u8>> = self.query(|database| {
+            let query = "SELECT entry FROM entries WHERE place >= ?1 ORDER BY place";
+            let mut query = database.prepare_cached(query)?;
+            query.query_map([from], |row| row.get(0))?.collect()
+        })?;
+        // Those of a later version are longer; a server of this one has none.
+        let parse = |row: Vec<u8>| decode("entry", &row, ENTRY_LEN).map_err(|_| self.damaged());
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// Keeps the pack of the account's record.
+    pub(crate) fn set_record_pack(&self, id: PackId, pack: Vec<u8>) -> Result<(), ClientError> {
+        self.set("record-pack", &encode(&RecordPack { id, pack: pack.into() }))
+    }
+
+    fn record_pack(&self) -> Result<Option<RecordPack>, ClientError> {
+        let row = self.get("record-pack")?;
+        let row = row.map(|row| decode("record", &row, 2 * PACK_SIZES[4]));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    /// Keeps the envelope of a kit that this device has brought into force.
+    pub(crate) fn set_envelope(&self, envelope: &EnvelopePut) -> Result<(), ClientError> {
+        self.set("envelope", &encode(envelope))
+    }
+
+    fn envelope(&self) -> Result<Option<EnvelopePut>, ClientError> {
+        let row = self.get("envelope")?;
+        let row = row.map(|row| decode("envelope", &row, GIVE_BACK_LEN_MAX));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    /// Returns what [`Profile::note_put_back`] has noted.
+    pub(crate) fn put_back(&self) -> Result<Option<PutBack>, ClientError> {
+        let row = self.get("put-back")?;
+        let row = row.map(|row| decode("event", &row, row.len()));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    fn note_put_back(&self, time_s: u64) -> Result<(), ClientError> {
+        let times = self.put_back()?.map_or(0, |before| before.times).saturating_add(1);
+        self.set("put-back", &encode(&PutBack { time_s, times }))
+    }
+}
+
+/// Keeps entries of a log that has `size` of them.
+pub(crate) fn keep_entries(
+    transaction: &Transaction<'_>,
+    entries: &[(u64, Vec<u8>)],
+    size: u64,
+) -> rusqlite::Result<()> {
+    let mut insert =
+        transaction.prepare_cached("INSERT OR REPLACE INTO entries VALUES (?1, ?2)")?;
+    for (place, entry) in entries {
+        insert.execute(params![place, entry])?;
+    }
+    let oldest = size.saturating_sub(ENTRIES_KEPT as u64);
+    transaction.execute("DELETE FROM entries WHERE place < ?1", [oldest]).map(drop)
+}
+
+/// Of a log that is read, those entries are kept that are not further from its end.
+pub(crate) fn is_kept(place: u64, size: u64) -> bool {
+    size.saturating_sub(place) <= ENTRIES_KEPT as u64
+}
