@@ -186,7 +186,8 @@ pub(crate) fn sync(
     clock: &Clock,
 ) -> Result<Verified<Account>, ClientError> {
     let mut overtaken = false;
-    if let Some(act) = profile.pending_act()? {
+    let sealed = profile.sealed()?;
+    if let Some(act) = profile.pending_act()?.filter(|_| sealed.is_none()) {
         match send(profile, remote, &act, clock) {
             // Another device was faster. What was begun is to be begun again, on what is now.
             Err(ClientError::ServerRefused(
@@ -230,6 +231,7 @@ pub(crate) fn act(
     act: PendingAct,
     clock: &Clock,
 ) -> Result<(), ClientError> {
+    profile.require_unsealed()?;
     // What this client would not take from another is not sent.
     let block = Block::parse(act.block.as_slice()).map_err(|_| ClientError::NotAllowed)?;
     profile.keys.account.clone().extend(&block).map_err(|_| ClientError::NotAllowed)?;

@@ -20,8 +20,8 @@ use sr_vault::{
 use sr_wire::{DeviceId, Invite, Misbehaviour, SnapshotId, VLBytes, api::ErrorCode, card_hash};
 
 use crate::{
-    BackupReport, ClientError, Clock, Dial, Folder, LogState, Progress, PutBack, ReadData,
-    RestoreReport, Target, TlsDialer, VerifyReport,
+    AcceptedRollback, BackupReport, ClientError, Clock, Dial, Folder, LogState, Progress, PutBack,
+    ReadData, RestoreReport, Sealed, Target, TlsDialer, VerifyReport,
     account::{Keys, PendingAct},
     backup::{self, What},
     delay::{UptimeClock, uptime},
@@ -126,8 +126,12 @@ pub struct Status {
     pub marked_by_others: u64,
     /// Append-only devices that have written what they may not.
     pub overreaching: Vec<DeviceId>,
+    /// Since when nothing is sent to the server, which has broken a rule.
+    pub sealed: Option<Sealed>,
     /// When the server last showed an older state and took back what came after it.
     pub put_back: Option<PutBack>,
+    /// When somebody has last let this device go on with an older state.
+    pub accepted_rollback: Option<AcceptedRollback>,
     /// What this device knows of the server's log, when the server was reached.
     pub log: Option<LogState>,
     /// Unix seconds now.
@@ -272,7 +276,8 @@ impl Client {
                 ClientError::ServerRefused(ErrorCode::TooEarly | ErrorCode::BlockRefused)
                 | ClientError::NotAllowed
                 | ClientError::Overtaken
-                | ClientError::AccountWaits { .. },
+                | ClientError::AccountWaits { .. }
+                | ClientError::Sealed { .. },
             ) => Ok(()),
             done => done,
         }
@@ -280,6 +285,9 @@ impl Client {
 
     fn refresh_once(&mut self) -> Result<(), ClientError> {
         self.sync()?;
+        if self.profile.sealed()?.is_some() {
+            return Ok(());
+        }
         let keys = Arc::clone(&self.profile.keys);
         if keys.is_limited() {
             // Full devices make its space and give it other keys.
@@ -593,7 +601,9 @@ impl Client {
             newest_s: self.profile.newest_snapshot_s()?,
             marked_by_others: 0,
             overreaching: Vec::new(),
+            sealed: self.profile.sealed()?,
             put_back: None,
+            accepted_rollback: None,
             log: None,
             now_s: (self.clock)(),
         };
@@ -613,7 +623,9 @@ impl Client {
         }
         status.overreaching = self.overreaching()?;
         status.log = Some(self.log_state.clone());
+        status.sealed = self.profile.sealed()?;
         status.put_back = self.profile.put_back()?;
+        status.accepted_rollback = self.profile.accepted_rollback()?;
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);

@@ -117,6 +117,14 @@ pub enum ClientError {
     /// The account's rules do not allow it.
     #[error("the account's rules do not allow this")]
     NotAllowed,
+    /// The server has broken a rule, and this device can prove it: nothing is sent to it any more.
+    #[error(
+        "nothing is sent to this server any more: it broke a rule, and this device has the proof"
+    )]
+    Sealed {
+        /// Unix seconds since when.
+        since_s: u64,
+    },
     /// There is nothing by that name.
     #[error("there is no {0}")]
     NotFound(String),

@@ -8,7 +8,8 @@ use std::{
 
 use sr_crypto::text::to_hex;
 use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
-use sr_wire::{Misbehaviour, SignedAnswer, VLBytes, log::ENTRY_LEN};
+use sr_wire::{Misbehaviour, SignedAnswer, VLBytes, decode, encode, log::ENTRY_LEN};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     ClientError,
@@ -83,6 +84,51 @@ fn keep(profile: &Profile, remote: &Remote, proof: Proof) {
     let path = folder.join(to_hex(&evidence.id()[..8])).with_extension(EXTENSION);
     if fs::create_dir_all(&folder).is_ok() && !path.exists() {
         let _ = write_durably(&path, &evidence.to_bytes());
+    }
+    // Whether or not the proof could be kept.
+    let _ = profile.seal(evidence.made_s, matches!(evidence.proof, Proof::RolledBack { .. }));
+}
+
+/// Since when nothing is sent to a server that has proven itself a liar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct Sealed {
+    /// Unix seconds.
+    pub since_s: u64,
+    /// 1 when all that it is known to have done is to show an older state, which a person may accept.
+    is_rollback: u8,
+}
+
+impl Profile {
+    /// Returns whether, and since when, nothing is sent to the server.
+    pub(crate) fn sealed(&self) -> Result<Option<Sealed>, ClientError> {
+        let row = self.get("sealed")?;
+        let row = row.map(|row| decode("sealed", &row, row.len()));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    /// Refuses when nothing is to be sent to the server.
+    ///
+    /// **Errors** [`ClientError::Sealed`].
+    pub(crate) fn require_unsealed(&self) -> Result<(), ClientError> {
+        match self.sealed()? {
+            Some(Sealed { since_s, .. }) => Err(ClientError::Sealed { since_s }),
+            None => Ok(()),
+        }
+    }
+
+    fn seal(&self, now_s: u64, is_rollback: bool) -> Result<(), ClientError> {
+        let before = self.sealed()?;
+        let since_s = before.map_or(now_s, |before| before.since_s);
+        let is_rollback = u8::from(is_rollback && before.is_none_or(|b| b.is_rollback == 1));
+        self.set("sealed", &encode(&Sealed { since_s, is_rollback }))
+    }
+
+    /// Sends to the server again, after a person has accepted what it was about.
+    pub(crate) fn unseal_rollback(&self) -> Result<(), ClientError> {
+        if self.sealed()?.is_some_and(|sealed| sealed.is_rollback == 1) {
+            self.query(|db| db.execute("DELETE FROM state WHERE key = 'sealed'", []))?;
+        }
+        Ok(())
     }
 }
 

@@ -16,7 +16,10 @@ use sr_wire::{
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::{Client, ClientError, Clock, log, profile::Profile, remote::Remote, spaces::rotate};
+use crate::{
+    AcceptedRollback, Client, ClientError, Clock, log, profile::Profile, remote::Remote,
+    spaces::rotate,
+};
 
 /// A server that showed an older state than this device knew, and took back what came after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -48,10 +51,9 @@ impl Client {
             Err(ClientError::ServerRefused(ErrorCode::PutBack)) => false,
             _ => return done,
         };
-        if self.profile.gave_back {
+        if self.profile.gave_back || self.profile.sealed()?.is_some() {
             return done;
         }
-        self.profile.gave_back = true;
         self.give_back()?;
         if !is_older {
             return done;
@@ -63,7 +65,9 @@ impl Client {
         again
     }
 
-    fn give_back(&mut self) -> Result<(), ClientError> {
+    /// Gives the server back what this device holds and it does not show.
+    pub(crate) fn give_back(&mut self) -> Result<(), ClientError> {
+        self.profile.gave_back = true;
         // What the server does not take of one, it may take of the others.
         unless_refused(give_back_log(&self.profile, &self.log_remote, &self.clock))?;
         unless_refused(give_back_account(&self.profile, &self.account_remote))?;
@@ -206,6 +210,11 @@ impl Profile {
         })
     }
 
+    /// Forgets the kept heads of a space.
+    pub(crate) fn forget_heads(&self, space: SpaceId) -> Result<(), ClientError> {
+        self.query(|db| db.execute("DELETE FROM heads WHERE space = ?1", [space.0])).map(drop)
+    }
+
     /// Returns the kept heads of a space above a place, in order.
     pub(crate) fn heads(&self, space: SpaceId, above: u64) -> Result<Vec<SealedHead>, ClientError> {
         let rows: Vec<Vec<u8>> = self.query(|database| {
@@ -256,6 +265,20 @@ impl Profile {
         let row = self.get("put-back")?;
         let row = row.map(|row| decode("event", &row, row.len()));
         row.transpose().map_err(|_| self.damaged())
+    }
+
+    /// Returns what [`Profile::note_accepted_rollback`] has noted.
+    pub(crate) fn accepted_rollback(&self) -> Result<Option<AcceptedRollback>, ClientError> {
+        let row = self.get("accepted-rollback")?;
+        let row = row.map(|row| decode("event", &row, row.len()));
+        row.transpose().map_err(|_| self.damaged())
+    }
+
+    pub(crate) fn note_accepted_rollback(
+        &self,
+        accepted: &AcceptedRollback,
+    ) -> Result<(), ClientError> {
+        self.set("accepted-rollback", &encode(accepted))
     }
 
     fn note_put_back(&self, time_s: u64) -> Result<(), ClientError> {

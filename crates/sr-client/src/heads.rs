@@ -47,6 +47,9 @@ pub(crate) fn newest(
     writing: bool,
 ) -> Result<Newest, ClientError> {
     let space = keys.space();
+    if writing {
+        profile.require_unsealed()?;
+    }
     if let Some(waiting) = profile.waiting.filter(|_| writing) {
         // Others go on under a key that this device does not take yet: what it would write under the
         // old one, somebody who was taken out could read.
@@ -76,7 +79,8 @@ pub(crate) fn newest(
         accepted => accepted?,
     }
     recount(profile, remote, keys)?;
-    if let Some(sent) = profile.sent(space)? {
+    let sealed = profile.sealed()?;
+    if let Some(sent) = profile.sent(space)?.filter(|_| sealed.is_none()) {
         match send(profile, remote, keys, &sent) {
             // A server that can't write now can be read all the same.
             Err(ClientError::ServerRefused(_)) if !writing => {}
@@ -95,6 +99,7 @@ pub(crate) fn swap(
     keys: &VaultKeys,
     head: &SealedHead,
 ) -> Result<Sent, ClientError> {
+    profile.require_unsealed()?;
     profile.set_sent(head)?;
     send(profile, remote, keys, head)
 }
@@ -210,7 +215,7 @@ fn recount(profile: &mut Profile, remote: &Remote, keys: &VaultKeys) -> Result<(
     profile.set_accepted(keys.space(), tip, judged.chain_seq, counting)
 }
 
-fn newest_counting(judged: &Judged, chain: &[SealedHead]) -> Option<SealedHead> {
+pub(crate) fn newest_counting(judged: &Judged, chain: &[SealedHead]) -> Option<SealedHead> {
     let newest = judged.counting.last()?;
     chain.iter().find(|head| HeadPlace::of(Some(head)) == newest.place).cloned()
 }

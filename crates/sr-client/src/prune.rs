@@ -114,6 +114,7 @@ impl Client {
     ///
     /// **Errors** those of reading and writing the vault.
     pub fn undelete(&mut self) -> Result<Undeleted, ClientError> {
+        self.profile.require_unsealed()?;
         unless_overtaken(|| {
             self.fresh(|client| {
                 client.require_full()?;

@@ -173,6 +173,7 @@ impl Client {
     /// **Errors** [`ClientError::KitFirst`], [`ClientError::KitWrong`],
     /// [`ClientError::AccountWaits`]; [`ClientError::ServerRefused`] when an earlier kit owns it.
     pub fn take_back(&mut self, kit: &Kit) -> Result<(), ClientError> {
+        self.profile.require_unsealed()?;
         self.sync()?;
         self.require_kit(kit)?;
         if !self.hand_over(&Handover { old: None, new: kit.owner() })? {

@@ -52,27 +52,40 @@ pub(crate) fn update(
         if record == old {
             return Ok(record);
         }
-        let keys = Arc::clone(&profile.keys);
-        let mut pack = PackBuilder::new(PackId::random(&mut os_rng()));
-        let id = pack.id();
-        pack.push(Kind::Manifest, &record.to_bytes());
-        let pack = pack.seal(keys.root()?);
-        remote.put_pack(keys.root()?, id, pack.clone(), false)?;
-        let head = NewHead {
-            previous: heads::current(profile, keys.root()?)?.tip,
-            snapshot_set: record.hash(),
-            index_set: [0; 32],
-            manifest: id,
-            time_s: (clock)(),
-            adds: Elements::default(),
-        }
-        .seal(keys.root()?, &keys.account, &keys.device.signing(), &mut os_rng());
-        if heads::swap(profile, remote, keys.root()?, &head)? == Sent::Accepted {
-            profile.set_record_pack(id, pack)?;
-            profile.set_record(&record)?;
+        if write(profile, remote, clock, &record)? == Sent::Accepted {
             return Ok(record);
         }
     }
+}
+
+/// Writes a record on top of the newest that this client has accepted.
+pub(crate) fn write(
+    profile: &mut Profile,
+    remote: &Remote,
+    clock: &Clock,
+    record: &RootRecord,
+) -> Result<Sent, ClientError> {
+    let keys = Arc::clone(&profile.keys);
+    let mut pack = PackBuilder::new(PackId::random(&mut os_rng()));
+    let id = pack.id();
+    pack.push(Kind::Manifest, &record.to_bytes());
+    let pack = pack.seal(keys.root()?);
+    remote.put_pack(keys.root()?, id, pack.clone(), false)?;
+    let head = NewHead {
+        previous: heads::current(profile, keys.root()?)?.tip,
+        snapshot_set: record.hash(),
+        index_set: [0; 32],
+        manifest: id,
+        time_s: (clock)(),
+        adds: Elements::default(),
+    }
+    .seal(keys.root()?, &keys.account, &keys.device.signing(), &mut os_rng());
+    let sent = heads::swap(profile, remote, keys.root()?, &head)?;
+    if sent == Sent::Accepted {
+        profile.set_record_pack(id, pack)?;
+        profile.set_record(record)?;
+    }
+    Ok(sent)
 }
 
 /// Returns a record's vault, or gives it its first.

@@ -50,7 +50,7 @@ pub enum DataError {
     #[error("there is no server in this directory; `strongroom server up` makes one")]
     Missing,
     /// A copy would replace something else.
-    #[error("there is another server in that directory, or something that is none")]
+    #[error("there is another server in that directory, or something else")]
     OtherServer,
     /// A store was not opened.
     #[error(transparent)]
@@ -113,11 +113,13 @@ pub fn back_up(dir: &Path, to: &Path) -> Result<Copied, DataError> {
     if is_inside(to, dir)? {
         return Err(DataError::CopyInside);
     }
-    let _lock = lock(to)?;
     let is_there = to.join(IDENTITY_FILE).exists() || to.join(DATABASE_FILE).exists();
-    if is_there && read_identity(to)?.card() != identity.card() {
+    let is_other = is_there && read_identity(to)?.card() != identity.card();
+    // Somebody's documents, say.
+    if is_other || (to.exists() && sr_store::check_files(to).is_err()) {
         return Err(DataError::OtherServer);
     }
+    let _lock = lock(to)?;
     Ok(sr_store::copy(dir, to)?)
 }
 

@@ -145,6 +145,9 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Decide about a server what only a person can decide
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Compare what an operator has handed over with what your devices have stored
     VerifyDisclosure {
         /// What `operator disclose --json` printed
@@ -695,6 +698,16 @@ pub(crate) enum ServerCommand {
         #[arg(long, value_name = "HOST:PORT")]
         address: Vec<String>,
     },
+}
+
+/// `trust …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Go on with an older state of a server that has lost the newer one for good
+    ///
+    /// First gives the server back all that this device holds. Then shows what would be forgotten, and asks.
+    /// It counts for this device; each other one asks by itself.
+    AcceptRollback,
 }
 
 /// `server log …`

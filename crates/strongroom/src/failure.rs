@@ -108,6 +108,17 @@ impl Failure {
         }
     }
 
+    pub(crate) fn rollback_not_accepted() -> Self {
+        Self {
+            code: "ROLLBACK_NOT_ACCEPTED",
+            exit: exit::NEEDS_PERSON,
+            title: "another number was typed".to_owned(),
+            meaning: "Forgetting snapshots is nothing to be done by mistake.",
+            did: "Nothing was forgotten; this device still refuses the older state.",
+            next: vec!["Run the command again, and type the number that it shows.".into()],
+        }
+    }
+
     pub(crate) fn failed(title: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             code: "FAILED",
@@ -136,8 +147,9 @@ impl Failure {
             (
                 "The server shows less than this device has seen: its disk was put back to an older state, by \
                  accident or on purpose. Your own files are untouched.",
-                "Ask the operator what happened, over another channel, and to put the newest state back; then run \
-                 this again. Until then, do not delete your own files.",
+                "Ask the operator what happened, over another channel. What this device holds of the newer state, \
+                 it has offered. If that state is lost for good: `strongroom trust accept-rollback` says what \
+                 would be forgotten. Until then, do not delete your own files.",
             )
         } else if account {
             (
@@ -247,6 +259,19 @@ impl From<ClientError> for Failure {
                     "If that was you, run the command again after {}. If not: `strongroom device chain` on \
                      your other devices.",
                     crate::output::time(until_s)
+                ),
+            ),
+            ClientError::Sealed { since_s } => make(
+                "SEALED",
+                exit::SECURITY,
+                "The server has signed two things that contradict each other. Reading goes on, where what it shows \
+                 is what your devices have signed.",
+                NOTHING_DONE,
+                &format!(
+                    "Since {}: `strongroom evidence ls` says what it did. If the operator has lost your newest \
+                     backups, `strongroom trust accept-rollback`; else make a backup somewhere else: \
+                     `strongroom --profile NAME join …`.",
+                    crate::output::time(since_s)
                 ),
             ),
             ClientError::AlreadyJoined => make(
@@ -544,9 +569,11 @@ impl From<sr_server::DataError> for Failure {
             }
             DataError::CopyInside
             | DataError::OtherServer
-            | DataError::Store(sr_store::StoreError::CopyNewer) => {
-                ("USAGE", exit::USAGE, "Nothing was changed. Choose another with `--to DIR`.")
-            }
+            | DataError::Store(sr_store::StoreError::CopyNewer) => (
+                "USAGE",
+                exit::USAGE,
+                "Choose another with `--to DIR`: an empty one, or an earlier copy.",
+            ),
             DataError::LogShort { .. } => (
                 "LOG_SHORT",
                 exit::STATE,

@@ -29,6 +29,7 @@ mod server;
 mod status;
 mod tenets;
 mod terminal;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -150,6 +151,7 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             }
         },
         Command::Status => status::status(args),
+        Command::Trust(command) => trust::command(args, output, command),
         Command::VerifyDisclosure { file } => see::verify_disclosure(args, file),
         Command::WhatTheySee => see::what_they_see(args),
         Command::Tenets => tenets::tenets(args),

@@ -169,7 +169,8 @@ pub(crate) fn back_up(data: Option<&Path>, to: &Path) -> Result<Done, Failure> {
     let text = format!(
         "{} is a copy of {} now: {} packs, of which {} are new, {}.\n\
          It has the server's identity: keep it as safe as the server itself.\n\
-         To put it back, copy it to {} while no server runs there, and: strongroom server up --restored",
+         To put it back, copy it to where the server was, while none runs there, and start that with:\n\
+         strongroom server up --restored --data {}",
         to.display(),
         dir.display(),
         count(copied.packs),

@@ -132,6 +132,10 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     text.push_str(&format!("Account     {}\n", account_line(&status)));
     text.push_str(&status.log.as_ref().map_or_else(String::new, log_line));
     text.push_str(&status.put_back.map_or_else(String::new, put_back_line));
+    text.push_str(&status.accepted_rollback.map_or_else(String::new, |accepted| {
+        let snapshots = plural(accepted.snapshots, "snapshot");
+        format!("Forgotten   {}: {snapshots}, as was typed here\n", time(accepted.time_s))
+    }));
     let lock = sr_client::key_lock(&dir(args)?)?;
     let lock = if lock == KeyLock::None { "without a passphrase" } else { "under a passphrase" };
     text.push_str(&format!("Keys        {}, {lock}\n", status.key_file.display()));
@@ -146,6 +150,13 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
     ));
     let mut warnings = Vec::new();
     warnings.extend(status.unreachable.clone());
+    warnings.extend(status.sealed.map(|sealed| {
+        format!(
+            "nothing is sent to this server since {}: it broke a rule, and this device has the proof \
+             (`strongroom evidence ls`)",
+            time(sealed.since_s)
+        )
+    }));
     warnings.extend(kit_warning(&status));
     warnings.extend(status.log.as_ref().and_then(|log| log_warning(log, status.now_s)));
     warnings.extend(crate::device::waiting_warnings(&client));
@@ -190,6 +201,11 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         "newest_snapshot_s": status.newest_s,
         "marked_by_other_devices": status.marked_by_others,
         "is_old": is_old,
+        "sealed_since_s": status.sealed.map(|sealed| sealed.since_s),
+        "accepted_rollback": status.accepted_rollback.map(|accepted| json!({
+            "time_s": accepted.time_s,
+            "snapshots": accepted.snapshots,
+        })),
         "put_back": status.put_back.map(|event| json!({
             "time_s": event.time_s,
             "times": event.times,

@@ -111,3 +111,157 @@ fn everything_that_came_after_comes_back() {
     assert!(report.refused.is_empty(), "{:?}", report.refused);
     assert_same_tree(&world.folder(), &world.target());
 }
+
+fn is_refused<T>(done: Result<T, ClientError>, why: Misbehaviour) {
+    let refused = done.map(drop).map_err(|error| error.to_string());
+    assert_eq!(refused, Err(ClientError::Misbehaviour(why).to_string()));
+}
+
+fn is_sealed<T>(done: Result<T, ClientError>) {
+    let refused = done.map(drop);
+    assert!(matches!(refused, Err(ClientError::Sealed { .. })), "{refused:?}");
+}
+
+fn backup(client: &mut Client) -> Result<Vec<sr_client::BackupReport>, ClientError> {
+    client.backup(None, &Progress::default())
+}
+
+/// Two devices that have seen the second of two snapshots, a copy of the server from before it, and the one of
+/// now.
+fn two_days() -> (World, PathBuf, PathBuf) {
+    let mut world = World::new();
+    world.write("first", "of yesterday");
+    world.backup();
+    let phone = world.other("phone");
+    drop(world.link("phone"));
+    world.logged(2);
+    let copy = world.copied();
+    world.write("second", "of today");
+    world.backup();
+    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 2);
+    (world, copy, phone)
+}
+
+/// ST-09, AV-06: who rolls back and does not take back is refused, by each device until a person says so.
+#[test]
+fn what_is_lost_for_good_is_forgotten_by_those_who_say_so() {
+    let (mut world, copy_of_yesterday, phone) = two_days();
+    let today = world.dir.path().join("today");
+    world.tamper(|data| {
+        copy(data, &today);
+        fs::remove_dir_all(data).expect("deletes");
+        copy(&copy_of_yesterday, data);
+    });
+    is_refused(world.client().snapshots(), Misbehaviour::HeadRolledBack);
+    assert_eq!(evidence_files(&world.profile()).expect("lists").len(), 1);
+    // From then on nothing is sent, though the server shows all again.
+    world.tamper(|data| {
+        fs::remove_dir_all(data).expect("deletes");
+        copy(&today, data);
+    });
+    assert_eq!(world.snapshots().len(), 2);
+    is_sealed(backup(&mut world.client()));
+    let mut client = world.client();
+    let (kit, _) = client.new_kit().expect("is made here");
+    is_sealed(client.set_kit(&kit, None));
+    drop(client);
+    assert!(world.client().status().expect("reads").sealed.is_some());
+    let nothing = world.client().rollback().expect("compares");
+    assert!(nothing.is_nothing() && nothing.snapshots.is_empty());
+    world.client().accept_rollback(nothing).expect("goes on");
+    backup(&mut world.client()).expect("goes on");
+
+    world.tamper(|data| {
+        fs::remove_dir_all(data).expect("deletes");
+        copy(&copy_of_yesterday, data);
+    });
+    is_refused(world.client().snapshots(), Misbehaviour::HeadRolledBack);
+    let mut client = world.client();
+    let rollback = client.rollback().expect("compares");
+    let lost: Vec<_> = rollback.snapshots.iter().map(|snapshot| snapshot.files).collect();
+    assert_eq!((lost, rollback.states), (vec![2, 2], 2));
+    client.accept_rollback(rollback).expect("goes on");
+    assert_eq!(client.snapshots().expect("reads").len(), 1);
+    backup(&mut client).expect("goes on");
+    let status = client.status().expect("reads");
+    assert_eq!((status.sealed, status.accepted_rollback.expect("noted").snapshots), (None, 2));
+    let report = client.verify(ReadData::All, &Progress::default()).expect("verifies");
+    assert!(report.is_whole() && report.snapshots == 2, "{report:?}");
+    drop(client);
+    // The other device has not said so.
+    let mut other = Client::open(&phone, clock()).expect("opens");
+    is_refused(other.snapshots(), Misbehaviour::HeadForked);
+    other.add_folder(&world.folder()).expect("adds");
+    is_sealed(backup(&mut other));
+    let rollback = other.rollback().expect("compares");
+    assert_eq!((rollback.snapshots.len(), rollback.states), (1, 1));
+    other.accept_rollback(rollback).expect("goes on");
+    assert_eq!(other.snapshots().expect("reads").len(), 2);
+}
+
+/// An operator who forgets to say that the server was put back: whoever comes first writes on the older state.
+#[test]
+fn a_state_that_somebody_wrote_on_is_gone_on_with_when_a_person_says_so() {
+    let mut world = World::new();
+    world.write("first", "of yesterday");
+    world.backup();
+    let phone = world.other("phone");
+    drop(world.link("phone"));
+    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 1);
+    world.logged(2);
+    let copy = world.copied();
+    world.write("second", "of today");
+    world.backup();
+    world.put_copy_back(&copy);
+    let mut other = Client::open(&phone, clock()).expect("opens");
+    other.add_folder(&world.folder()).expect("adds");
+    backup(&mut other).expect("knows no better");
+    drop(other);
+    is_refused(world.client().snapshots(), Misbehaviour::HeadForked);
+    assert_eq!(evidence_files(&world.profile()).expect("lists").len(), 1);
+    let rollback = world.client().rollback().expect("compares");
+    assert_eq!((rollback.snapshots.len(), rollback.states), (1, 1));
+    world.client().accept_rollback(rollback).expect("goes on");
+    assert_eq!(world.snapshots().len(), 2);
+    world.backup();
+    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 3);
+}
+
+/// The heads came back, and what they name was only on the server and on a device that is gone.
+#[test]
+fn lists_that_are_lost_for_good_are_forgotten_when_a_person_says_so() {
+    let (mut world, copy, phone) = two_days();
+    world.put_copy_back(&copy);
+    assert_eq!(world.snapshots().len(), 2);
+    fs::remove_dir_all(world.profile()).expect("deletes");
+    let mut other = Client::open(&phone, clock()).expect("opens");
+    fs::remove_dir_all(phone.join("cache")).expect("deletes");
+    is_refused(other.snapshots(), Misbehaviour::PackMissing);
+    let rollback = other.rollback().expect("looks");
+    assert_eq!((rollback.snapshots.len(), rollback.states), (0, 1));
+    other.accept_rollback(rollback).expect("goes on");
+    assert_eq!(other.snapshots().expect("reads").len(), 1);
+    other.add_folder(&world.folder()).expect("adds");
+    backup(&mut other).expect("goes on");
+    let report = other.verify(ReadData::All, &Progress::default()).expect("verifies");
+    assert!(report.is_whole() && report.snapshots == 2, "{report:?}");
+}
+
+/// What a device knew that took another one out is not forgotten: the one that was taken out could have
+/// written the rest.
+#[test]
+fn a_state_from_before_a_device_was_taken_out_is_not_gone_on_with() {
+    let (mut world, old, _) = two_days();
+    world.client().revoke_device("phone").expect("takes out");
+    // Its heads are older than the account.
+    world.tamper(|data| {
+        let database = rusqlite::Connection::open(data.join("strongroom.db")).expect("opens");
+        let old = old.join("strongroom.db");
+        database.execute("ATTACH ?1 AS old", [old.to_string_lossy()]).expect("attaches");
+        database
+            .execute_batch("DELETE FROM heads; INSERT INTO heads SELECT * FROM old.heads")
+            .expect("puts back");
+    });
+    is_refused(world.client().snapshots(), Misbehaviour::HeadRolledBack);
+    is_refused(world.client().rollback(), Misbehaviour::HeadRolledBack);
+}
