@@ -39,6 +39,8 @@ impl fmt::Display for Verdict {
 pub enum Victim {
     /// The device that made the account, which knows all of today.
     Laptop,
+    /// The same, whose person is asked to go on with less.
+    Asked,
     /// A device that was linked to it, which knows all of today too.
     Phone,
     /// The phone, as it was yesterday.
@@ -55,6 +57,7 @@ impl fmt::Display for Victim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Laptop => "laptop",
+            Self::Asked => "laptop, whose person is asked",
             Self::Phone => "phone",
             Self::OldPhone => "phone that was off since yesterday",
             Self::PhoneApart => "phone that was shown another day",
@@ -141,7 +144,7 @@ const fn not_yet(id: &'static str, name: &'static str, verdict: Verdict, why: &'
 
 use Misbehaviour as Is;
 use Verdict::{Alarm, Blind, Label, Refuse};
-use Victim::{Laptop, OldPhone, Paper, Phone, PhoneApart};
+use Victim::{Asked, Laptop, OldPhone, Paper, Phone, PhoneApart};
 
 const IN_TESTS: &str =
     "needs keys that an operator does not have; played in the tests of this project";
@@ -342,11 +345,16 @@ pub const CATALOGUE: &[Row] = &[
         Refuse,
         "comes with evidence about contacts",
     ),
-    not_yet(
+    played(
         "AV-06",
         "roll back, then ask people to accept it",
         Refuse,
-        "comes with `trust accept-rollback`",
+        Attack {
+            shows: Day::Today,
+            ways: newest_hidden,
+            victims: &[Asked],
+            checks: &[Is::HeadRolledBack, Is::HeadForked],
+        },
     ),
     not_yet(
         "MD-01",
@@ -490,9 +498,12 @@ fn other_envelopes(_: &Path) -> Result<Vec<Way>, AdversaryError> {
     ])
 }
 
+fn newest_hidden(_: &Path) -> Result<Vec<Way>, AdversaryError> {
+    Ok(vec![Way::new("hides the newest snapshot", |data| operator::hide_newest(data).map(drop))])
+}
+
 fn hidden(data: &Path) -> Result<Vec<Way>, AdversaryError> {
-    let mut ways =
-        vec![Way::new("hides the newest snapshot", |data| operator::hide_newest(data).map(drop))];
+    let mut ways = newest_hidden(data)?;
     for (_, path) in packs(data)? {
         let name = below(data, &path);
         ways.push(Way::new("loses an object", move |data| Ok(fs::remove_file(data.join(&name))?)));

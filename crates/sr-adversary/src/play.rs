@@ -159,7 +159,7 @@ fn try_way(
 fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, AdversaryError> {
     let profile = place.join("profile");
     let kept = match victim {
-        Victim::Laptop => scene.kept(Day::Today).join("laptop"),
+        Victim::Laptop | Victim::Asked => scene.kept(Day::Today).join("laptop"),
         Victim::Phone => scene.kept(Day::Today).join("phone"),
         Victim::OldPhone => scene.kept(Day::Yesterday).join("phone"),
         Victim::PhoneApart => scene.apart(),
@@ -167,6 +167,9 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
         Victim::Stranger => return Ok(judge(read_log(scene))),
     };
     copy_all(&kept, &profile)?;
+    if victim == Victim::Asked {
+        return Ok(judge(Client::open(&profile, clock()).and_then(|client| ask(scene, client))));
+    }
     // What a device has on its disk, no operator changes.
     let cache = profile.join("cache");
     if cache.exists() {
@@ -174,6 +177,24 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
     }
     let read = Client::open(&profile, clock()).and_then(|client| read_all(scene, place, client));
     Ok(judge(read))
+}
+
+/// The person looks at what would be forgotten, and does not say yes.
+fn ask(scene: &Scene, mut client: Client) -> Result<Happened, ClientError> {
+    match client.snapshots() {
+        Err(ClientError::Misbehaviour(_)) => {}
+        seen => {
+            let seen = seen?.len();
+            let what = format!("{seen} snapshots are shown, of {}", scene.snapshots);
+            return Ok(Happened::Succeeded(what));
+        }
+    }
+    if client.rollback()?.snapshots.is_empty() {
+        return Ok(Happened::Succeeded("what would be forgotten is not named".into()));
+    }
+    // Nothing is forgotten by looking.
+    let seen = client.snapshots()?.len();
+    Ok(Happened::Succeeded(format!("{seen} snapshots are shown, though nobody said yes")))
 }
 
 fn from_paper(scene: &Scene, place: &Path) -> Result<Happened, ClientError> {

@@ -238,7 +238,7 @@ fn small_chain(token: &Hash) -> Chain {
             key_block: act.key_block.map(Into::into),
             envelope: None,
             voucher,
-            checkpoint: Vec::new().into(),
+            receipts: Vec::new(),
         })
     };
     (id, [request(first, Some(*token)), request(added, None), request(removed, None)])

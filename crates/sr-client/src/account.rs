@@ -274,7 +274,7 @@ fn send(
         key_block: act.key_block.clone(),
         envelope: act.envelope.clone(),
         voucher: None,
-        checkpoint: profile.log_note()?.into(),
+        receipts: Vec::new(),
     };
     if block.body.seq == 0 {
         let token = profile.invite()?.token;
@@ -295,7 +295,7 @@ fn send(
     }
     profile.set_receipt(&remote.append(&request, (seq, &block.hash()))?)?;
     if let Some(envelope) = &act.envelope {
-        profile.set_envelope(envelope)?;
+        profile.set_envelope(seq, envelope)?;
     }
     if is_taken {
         return profile.clear_act();

@@ -128,7 +128,7 @@ pub struct Status {
     pub overreaching: Vec<DeviceId>,
     /// Since when nothing is sent to the server, which has broken a rule.
     pub sealed: Option<Sealed>,
-    /// When the server last showed an older state and took back what came after it.
+    /// When the server last showed an older state, and was given back what came after it.
     pub put_back: Option<PutBack>,
     /// When somebody has last let this device go on with an older state.
     pub accepted_rollback: Option<AcceptedRollback>,
@@ -273,7 +273,9 @@ impl Client {
     fn try_finish_waits(&mut self) -> Result<(), ClientError> {
         match self.finish_waits() {
             Err(
-                ClientError::ServerRefused(ErrorCode::TooEarly | ErrorCode::BlockRefused)
+                ClientError::ServerRefused(
+                    ErrorCode::TooEarly | ErrorCode::BlockRefused | ErrorCode::PutBack,
+                )
                 | ClientError::NotAllowed
                 | ClientError::Overtaken
                 | ClientError::AccountWaits { .. }

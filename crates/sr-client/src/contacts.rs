@@ -117,8 +117,10 @@ impl Client {
         self.refresh()?;
         self.require_full()?;
         let share = self.open_share(text)?;
-        let (profile, remote) = (&mut self.profile, &self.root_remote);
-        root::update(profile, remote, &self.clock, |record| record.add_share(text))?;
+        self.giving_back(|client| {
+            let (profile, remote) = (&mut client.profile, &client.root_remote);
+            root::update(profile, remote, &client.clock, |record| record.add_share(text))
+        })?;
         Ok(kept(&share))
     }
 
@@ -238,8 +240,12 @@ impl Client {
         need: u8,
         contacts: &[(String, AccountId)],
     ) -> Result<(), ClientError> {
-        let (profile, remote) = (&mut self.profile, &self.root_remote);
-        root::update(profile, remote, &self.clock, |record| record.set_contacts(need, contacts))?;
+        self.giving_back(|client| {
+            let (profile, remote) = (&mut client.profile, &client.root_remote);
+            root::update(profile, remote, &client.clock, |record| {
+                record.set_contacts(need, contacts);
+            })
+        })?;
         Ok(())
     }
 

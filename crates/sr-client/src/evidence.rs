@@ -63,6 +63,20 @@ pub(crate) fn about_head(
     }
 }
 
+/// Keeps as evidence the answers of this run that were in doubt.
+pub(crate) fn about_answers_in_doubt(profile: &mut Profile, remote: &Remote) {
+    for InDoubt { answer, random } in std::mem::take(&mut profile.in_doubt) {
+        about_head(profile, remote, &answer, random);
+    }
+}
+
+/// An answer by a server that may have been put back from a backup, and what opens its question's nonce.
+#[derive(Debug)]
+pub(crate) struct InDoubt {
+    pub(crate) answer: SignedAnswer,
+    pub(crate) random: [u8; 32],
+}
+
 /// Each question has another answer; one proof that an answer was forgotten is enough.
 fn is_kept(profile: &Profile, earlier: &SignedAnswer) -> bool {
     let about = |path: &PathBuf| {

@@ -10,24 +10,31 @@ use sr_wire::{
     Misbehaviour, PackId, SealedHead, SpaceId, VLBytes, VOUCHERS_PER_INVITE,
     api::{AccountAppend, EnvelopePut, ErrorCode},
     decode, encode,
-    limits::{ENTRIES_KEPT, GIVE_BACK_LEN_MAX, HEADS_KEPT, PACK_SIZES},
-    log::{ENTRY_LEN, Entry},
+    limits::{ENTRIES_KEPT, HEADS_KEPT, MESSAGE_LEN_MAX, PACK_SIZES},
+    log::{ENTRY_LEN, Entry, SignedReceipt},
     voucher,
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
-    AcceptedRollback, Client, ClientError, Clock, log, profile::Profile, remote::Remote,
+    AcceptedRollback, Client, ClientError, Clock, evidence, log, profile::Profile, remote::Remote,
     spaces::rotate,
 };
 
-/// A server that showed an older state than this device knew, and took back what came after it.
+/// A server that showed an older state than this device knew, and was given back what came after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct PutBack {
     /// When it was last seen, in Unix seconds.
     pub time_s: u64,
     /// How often.
     pub times: u32,
+}
+
+/// The envelope of a kit, and the block that brought it into force.
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct KeptEnvelope {
+    seq: u64,
+    envelope: EnvelopePut,
 }
 
 /// The pack of the newest record, whole.
@@ -46,41 +53,56 @@ impl Client {
         work: impl Fn(&mut Self) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let done = work(self);
-        let is_older = match &done {
-            Err(ClientError::Misbehaviour(misbehaviour)) => is_older(*misbehaviour),
-            Err(ClientError::ServerRefused(ErrorCode::PutBack)) => false,
+        let older = match &done {
+            Err(ClientError::Misbehaviour(misbehaviour)) if is_older(*misbehaviour) => {
+                Some(*misbehaviour)
+            }
+            Err(ClientError::ServerRefused(ErrorCode::PutBack)) => None,
             _ => return done,
         };
         if self.profile.gave_back || self.profile.sealed()?.is_some() {
             return done;
         }
-        self.give_back()?;
-        if !is_older {
-            return done;
-        }
-        let again = work(self);
-        if again.is_ok() {
+        if older.is_some() {
             self.profile.note_put_back((self.clock)())?;
         }
-        again
+        let given = self.give_back();
+        let Some(older) = older else { return done };
+        let again = given.and_then(|()| work(self));
+        match again {
+            // A server that ends the conversation now has shown an older state all the same.
+            Err(error) if !is_answer(&error) => {
+                evidence::about_answers_in_doubt(&mut self.profile, &self.remote);
+                Err(older.into())
+            }
+            again => again,
+        }
     }
 
     /// Gives the server back what this device holds and it does not show.
     pub(crate) fn give_back(&mut self) -> Result<(), ClientError> {
         self.profile.gave_back = true;
-        // What the server does not take of one, it may take of the others.
         unless_refused(give_back_log(&self.profile, &self.log_remote, &self.clock))?;
-        unless_refused(give_back_account(&self.profile, &self.account_remote))?;
+        // Without the account, nobody could read what comes next.
+        if !give_back_account(&self.profile, &self.account_remote)? {
+            return Ok(());
+        }
         let owner = self.profile.kept().and_then(|kept| kept.owner());
         self.each_space(|profile, keys, remote| {
             unless_refused(give_back_space(profile, keys, remote))?;
-            if keys.generation() > 1 && keys.limited().is_none() {
+            let may_rotate = keys.generation() > 1 && !profile.keys.is_limited();
+            if may_rotate && profile.waiting.is_none() {
                 unless_refused(rotate(keys, remote, owner.as_ref()))?;
             }
             let is_root = profile.keys.root().is_ok_and(|root| root.space() == keys.space());
             if is_root { unless_refused(give_back_record(profile, keys, remote)) } else { Ok(()) }
         })
     }
+}
+
+/// Returns whether an error is what the server has said.
+fn is_answer(error: &ClientError) -> bool {
+    matches!(error, ClientError::Misbehaviour(_) | ClientError::ServerRefused(ErrorCode::PutBack))
 }
 
 /// Returns whether a server that was put back from a backup is refused for this. What else is wrong with a
@@ -99,56 +121,73 @@ fn unless_refused(done: Result<(), ClientError>) -> Result<(), ClientError> {
     }
 }
 
+/// Whoever can't give the end of the log back says all the same that there is one.
 fn give_back_log(profile: &Profile, remote: &Remote, clock: &Clock) -> Result<(), ClientError> {
     let Some(known) = profile.log()? else { return Ok(()) };
     let shown = log::shown(remote, clock)?;
     let (from, to) = (shown.checkpoint.size(), known.checkpoint.size());
-    let entries = profile.entries(from)?;
-    if entries.is_empty() || from + entries.len() as u64 != to {
+    if from >= to {
         return Ok(());
+    }
+    let mut entries = profile.entries(from)?;
+    if from + entries.len() as u64 != to {
+        entries.clear();
     }
     remote.give_back_log(profile.log_note()?, from, entries)
 }
 
-fn give_back_account(profile: &Profile, remote: &Remote) -> Result<(), ClientError> {
+/// Returns whether the server has all of the account then.
+fn give_back_account(profile: &Profile, remote: &Remote) -> Result<bool, ClientError> {
     let (account, own) = (&profile.keys.account, profile.blocks()?);
-    let served = match remote.blocks(account.id(), 0) {
+    let mut served = match remote.blocks(account.id(), 0) {
         Err(ClientError::ServerRefused(ErrorCode::NotFound)) => Vec::new(),
         served => served?.0,
     };
-    let Some(lost) = own.strip_prefix(served.as_slice()).filter(|lost| !lost.is_empty()) else {
-        return Ok(());
-    };
-    let had = |key_block| served_key_block(account, &served) == Some(key_block);
-    let key_block = profile.get("key-block")?.filter(|_| !had(account.key().key_block));
-    let request = AccountAppend {
+    let Some(lost) = own.strip_prefix(served.as_slice()) else { return Ok(false) };
+    // What the log has comes back at once; the rest, once the server stores again what is new.
+    let logged = profile.own_logged()?.unwrap_or(0);
+    let logged = usize::try_from(logged).unwrap_or(usize::MAX).saturating_sub(served.len());
+    let (logged, rest) = lost.split_at(logged.min(lost.len()));
+    for blocks in [logged, rest].into_iter().filter(|blocks| !blocks.is_empty()) {
+        let request = append(profile, &served, blocks)?;
+        let last = Block::parse(&blocks[blocks.len() - 1]).map_err(|_| profile.damaged())?;
+        let seq = last.body.seq;
+        match remote.append(&request, (seq, &last.hash())) {
+            Err(ClientError::ServerRefused(_)) => return Ok(false),
+            receipt => profile.renew_receipts(served.len() as u64, &receipt?)?,
+        }
+        served.extend_from_slice(blocks);
+    }
+    Ok(true)
+}
+
+/// Returns what gives `blocks` back to a server that has `served`. A key block is kept for the newest state only.
+fn append(
+    profile: &Profile,
+    served: &[Vec<u8>],
+    blocks: &[Vec<u8>],
+) -> Result<AccountAppend, ClientError> {
+    let account = &profile.keys.account;
+    let all: Vec<Vec<u8>> = served.iter().chain(blocks).cloned().collect();
+    let (before, after) = (key_block_of(account, served), key_block_of(account, &all));
+    let key_block = profile.get("key-block")?.filter(|_| before != after);
+    let from = served.len() as u64;
+    let is_in = |seq: u64| (from..from + blocks.len() as u64).contains(&seq);
+    let envelope = profile.envelope()?.filter(|(seq, _)| is_in(*seq)).map(|(_, envelope)| envelope);
+    let receipts = profile.receipts()?.into_iter().map(|(_, receipt)| receipt);
+    Ok(AccountAppend {
         account: account.id(),
-        blocks: lost.iter().map(|block| block.clone().into()).collect(),
+        blocks: blocks.iter().map(|block| block.clone().into()).collect(),
         key_block: key_block.map(VLBytes::from),
-        envelope: profile.envelope()?.filter(|_| brings_kit(lost)),
+        envelope,
         voucher: None,
-        checkpoint: profile.log_note()?.into(),
-    };
-    let receipt = remote.append(&request, (account.seq(), &account.newest()))?;
-    // The promises about those before are as old as they are.
-    profile.forget_receipts(served.len() as u64)?;
-    profile.set_receipt(&receipt)
+        receipts: receipts.filter(|signed| is_in(signed.receipt.seq)).collect(),
+    })
 }
 
-fn served_key_block(account: &Account, served: &[Vec<u8>]) -> Option<sr_crypto::Hash> {
-    let blocks: Option<Vec<Block>> = served.iter().map(|block| Block::parse(block).ok()).collect();
+fn key_block_of(account: &Account, blocks: &[Vec<u8>]) -> Option<sr_crypto::Hash> {
+    let blocks: Option<Vec<Block>> = blocks.iter().map(|block| Block::parse(block).ok()).collect();
     Some(Verified::verify(account.id(), &blocks?).ok()?.key().key_block)
-}
-
-fn brings_kit(blocks: &[Vec<u8>]) -> bool {
-    let brings = |block: Block| {
-        use sr_trust::{Change, Op};
-        matches!(
-            block.body.op,
-            Op::Set { change: Change::Recovery(_), .. } | Op::DelayFinish { .. }
-        )
-    };
-    blocks.iter().any(|block| Block::parse(block).is_ok_and(brings))
 }
 
 fn give_back_space(
@@ -174,7 +213,8 @@ fn give_back_space(
     let Some(answer) = answer.filter(|answer| answer.answer.seq == accepted.seq) else {
         return Ok(());
     };
-    let lost = profile.heads(space, shown)?;
+    let mut lost = profile.heads(space, shown)?;
+    lost.retain(|head| head.seq <= accepted.seq);
     if lost.first().is_none_or(|head| head.seq != shown + 1) {
         return Ok(());
     }
@@ -233,9 +273,9 @@ impl Profile {
             let mut query = database.prepare_cached(query)?;
             query.query_map([from], |row| row.get(0))?.collect()
         })?;
-        // Those of a later version are longer; a server of this one has none.
-        let parse = |row: Vec<u8>| decode("entry", &row, ENTRY_LEN).map_err(|_| self.damaged());
-        rows.into_iter().map(parse).collect()
+        // Those of a later version may have another form: a server of this one has never had them.
+        let parse = |row: Vec<u8>| decode("entry", &row, ENTRY_LEN).ok();
+        Ok(rows.into_iter().map(parse).collect::<Option<Vec<_>>>().unwrap_or_default())
     }
 
     /// Keeps the pack of the account's record.
@@ -249,15 +289,28 @@ impl Profile {
         row.transpose().map_err(|_| self.damaged())
     }
 
-    /// Keeps the envelope of a kit that this device has brought into force.
-    pub(crate) fn set_envelope(&self, envelope: &EnvelopePut) -> Result<(), ClientError> {
-        self.set("envelope", &encode(envelope))
+    /// Keeps the envelope of a kit that this device has brought into force with a block.
+    pub(crate) fn set_envelope(&self, seq: u64, envelope: &EnvelopePut) -> Result<(), ClientError> {
+        self.set("envelope", &encode(&KeptEnvelope { seq, envelope: envelope.clone() }))
     }
 
-    fn envelope(&self) -> Result<Option<EnvelopePut>, ClientError> {
+    fn envelope(&self) -> Result<Option<(u64, EnvelopePut)>, ClientError> {
         let row = self.get("envelope")?;
-        let row = row.map(|row| decode("envelope", &row, GIVE_BACK_LEN_MAX));
-        row.transpose().map_err(|_| self.damaged())
+        let row = row.map(|row| decode("envelope", &row, MESSAGE_LEN_MAX));
+        let kept: Option<KeptEnvelope> = row.transpose().map_err(|_| self.damaged())?;
+        Ok(kept.map(|kept| (kept.seq, kept.envelope)))
+    }
+
+    /// Takes a newer promise to log changes from a place on, in place of those that a server which was put back
+    /// could not keep. Once for each: one that is put back again and again, before it keeps any, breaks them.
+    fn renew_receipts(&self, from: u64, newer: &SignedReceipt) -> Result<(), ClientError> {
+        let renewed = format!("renewed/{}", newer.receipt.seq);
+        if self.get(&renewed)?.is_some() {
+            return Ok(());
+        }
+        self.set(&renewed, &[])?;
+        self.forget_receipts(from)?;
+        self.set_receipt(newer)
     }
 
     /// Returns what [`Profile::note_put_back`] has noted.

@@ -9,7 +9,12 @@ use sr_wire::{
 };
 
 use crate::{
-    ClientError, accepted::Accepted, account::Keys, evidence, profile::Profile, remote::Remote,
+    ClientError,
+    accepted::Accepted,
+    account::Keys,
+    evidence::{self, InDoubt},
+    profile::Profile,
+    remote::Remote,
 };
 
 /// So many earlier heads are asked for at once.
@@ -49,6 +54,10 @@ pub(crate) fn newest(
     let space = keys.space();
     if writing {
         profile.require_unsealed()?;
+        // Whoever has to take a device out does not go on as if that were done.
+        if profile.pending_act()?.is_some() {
+            return Err(ClientError::ServerRefused(ErrorCode::PutBack));
+        }
     }
     if let Some(waiting) = profile.waiting.filter(|_| writing) {
         // Others go on under a key that this device does not take yet: what it would write under the
@@ -65,8 +74,14 @@ pub(crate) fn newest(
     let accepted = accept(profile, remote, keys, &response, writing);
     // Who may have been put back from a backup is not accused before it got back what it lost.
     let may_accuse = |why| why != Misbehaviour::HeadRolledBack || profile.gave_back;
-    if matches!(accepted, Err(ClientError::Misbehaviour(why)) if may_accuse(why)) {
-        evidence::about_head(profile, remote, &response.answer, random);
+    match accepted {
+        Err(ClientError::Misbehaviour(why)) if may_accuse(why) => {
+            evidence::about_head(profile, remote, &response.answer, random);
+        }
+        Err(ClientError::Misbehaviour(_)) => {
+            profile.in_doubt.push(InDoubt { answer: response.answer.clone(), random });
+        }
+        _ => {}
     }
     match accepted {
         // The newest state is by somebody who counts only after a wait: until then the last accepted
@@ -173,8 +188,8 @@ fn accept(
             profile.set_overreach(space, device)?;
         }
         let counting = newest_counting(&judged, &chain).or(accepted.head);
-        profile.set_accepted(space, shown, judged.chain_seq, counting)?;
         profile.keep_heads(&chain)?;
+        profile.set_accepted(space, shown, judged.chain_seq, counting)?;
         if profile.sent(space)?.is_some_and(|sent| chain.contains(&sent)) {
             profile.clear_sent(space, true)?;
         }

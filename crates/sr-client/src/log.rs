@@ -233,7 +233,7 @@ impl Follow<'_> {
     }
 
     /// Refuses what the known checkpoint alone refutes, whatever the entries are.
-    fn refuse_less(&self) -> Result<(), Misbehaviour> {
+    pub(crate) fn refuse_less(&self) -> Result<(), Misbehaviour> {
         let Some(known) = self.known else { return Ok(()) };
         let (shown, size) = (self.to, known.size());
         // SR-036

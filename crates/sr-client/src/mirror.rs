@@ -155,6 +155,13 @@ impl Client {
     /// is no error: local folders go on being backed up.
     pub(crate) fn sync(&mut self) -> Result<(), ClientError> {
         let Self { profile, account_remote, log_remote, clock, .. } = self;
+        // A server that has lost the end of its log would write another in its place.
+        if profile.pending_act()?.is_some()
+            && let (Some(known), Ok(shown)) = (profile.log()?, log::shown(log_remote, clock))
+        {
+            let known = Some(&known.checkpoint);
+            Follow { to: &shown.checkpoint, known }.refuse_less()?;
+        }
         let died = || ClientError::Resources("a part of the program has failed".into());
         let (served, shown) = std::thread::scope(|scope| {
             let shown = scope.spawn(|| log::shown(log_remote, clock));
@@ -297,6 +304,12 @@ impl Profile {
         let row = self.get("log")?;
         let row = row.map(|row| decode("log", &row, row.len()));
         row.transpose().map_err(|_| self.damaged())
+    }
+
+    /// Returns how many changes of the account this device has seen in the log.
+    pub(crate) fn own_logged(&self) -> Result<Option<u64>, ClientError> {
+        let newest = self.newest_logged(&Key::account(self.keys.account.id()))?;
+        Ok(newest.map(|newest| newest.seq + 1))
     }
 
     fn newest_logged(&self, key: &Key) -> Result<Option<Newest>, ClientError> {

@@ -26,6 +26,7 @@ use crate::{
     ClientError,
     account::{Keys, Opened, PendingAct, Waiting, Which, is_limited},
     delay::Delay,
+    evidence::InDoubt,
     exclude::Rules,
     lock::read_keys,
 };
@@ -107,6 +108,8 @@ pub(crate) struct Profile {
     pub(crate) waiting: Option<Waiting>,
     /// Whether the server was given back in this run what it may have lost: who shows less then is accused.
     pub(crate) gave_back: bool,
+    /// What the server has signed before it was, and would be evidence then.
+    pub(crate) in_doubt: Vec<InDoubt>,
     _lock: File,
 }
 
@@ -159,9 +162,7 @@ impl Profile {
         let device = Arc::new(new.device);
         let opened = open_key_block(&new.key_block, &new.account, &device, new.kept)?;
         let keys = Keys::new(Arc::clone(&device), new.account, opened, Which::default());
-        let dir = dir.to_owned();
-        let (waiting, gave_back) = (None, false);
-        let mut profile = Self { dir, database, keys, waiting, gave_back, _lock: lock };
+        let mut profile = Self::of(dir, database, keys, lock);
         profile.set("invite", new.invite.to_string().as_bytes())?;
         profile.set("device", new.device_name.as_bytes())?;
         profile.set("account", &profile.keys.account.id().0)?;
@@ -216,8 +217,13 @@ impl Profile {
         let keys = load_keys(&database, Arc::new(device))
             .map_err(state_error(&path))?
             .ok_or_else(|| state_error(&path)(not_ours()))?;
-        let (dir, waiting, gave_back) = (dir.to_owned(), None, false);
-        Ok(Self { dir, database, keys, waiting, gave_back, _lock: lock })
+        Ok(Self::of(dir, database, keys, lock))
+    }
+
+    fn of(dir: &Path, database: Connection, keys: Arc<Keys>, lock: File) -> Self {
+        let dir = dir.to_owned();
+        let (waiting, gave_back, in_doubt) = (None, false, Vec::new());
+        Self { dir, database, keys, waiting, gave_back, in_doubt, _lock: lock }
     }
 
     pub(crate) fn dir(&self) -> &Path {

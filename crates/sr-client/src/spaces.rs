@@ -65,7 +65,10 @@ impl Client {
         for device in limited {
             overreaching.extend(self.in_vault_of(device.id, |client| {
                 let keys = Arc::clone(&client.profile.keys);
-                match heads::newest(&mut client.profile, &client.remote, &keys.vault, false) {
+                let newest = client.giving_back(|client| {
+                    heads::newest(&mut client.profile, &client.remote, &keys.vault, false)
+                });
+                match newest {
                     Err(ClientError::Misbehaviour(_) | ClientError::ServerRefused(_)) => {}
                     read => drop(read?),
                 }

@@ -11,7 +11,7 @@ use sr_wire::{
     voucher_hash,
 };
 
-use crate::{Server, log, put_back, routes::Refusal};
+use crate::{Server, log, routes::Refusal};
 
 /// Room for the frame of an answer, and a key block beside the blocks.
 const BLOCKS_LEN_MAX: usize =
@@ -23,8 +23,7 @@ const CLOCK_SKEW_S: u64 = 600;
 /// Appends blocks. What is checked here guards an honest server's accounts against strangers and
 /// removed devices; clients check all of it again.
 pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let request: api::AccountAppend = decode("request", body, limits::GIVE_BACK_LEN_MAX)?;
-    put_back::refuse_behind(server, request.checkpoint.as_slice())?;
+    let request: api::AccountAppend = decode("request", body, limits::ACCOUNT_MESSAGE_LEN_MAX)?;
     let sent = parse(&request.blocks)?;
     let (Some((first, _)), Some((last, last_bytes))) = (sent.first(), sent.last()) else {
         return Err(ErrorCode::Malformed.into());
@@ -43,7 +42,9 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     if new.is_empty() {
         return Ok(receipt(server, request.account, last));
     }
-    let (blocks, keys) = follow(server, request.account, &stored, new)?;
+    let is_promised =
+        |block: &Block| is_promised(server, request.account, &request.receipts, block);
+    let (blocks, keys) = follow(server, request.account, &stored, new, is_promised)?;
     let key_block = request.key_block.map(Vec::from);
     check_key_block(keys, key_block.as_deref())?;
     let envelope = request.envelope.map(|put| (put.lookup, Vec::from(put.sealed)));
@@ -53,7 +54,8 @@ pub(crate) fn append(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
     let (account, from) = (request.account, stored.len() as u64);
     let voucher_hash = request.voucher.as_ref().map(voucher_hash);
-    let new = NewBlocks { account, from, blocks, key_block, envelope, voucher_hash };
+    let is_promised = is_promised(first);
+    let new = NewBlocks { account, from, blocks, key_block, envelope, voucher_hash, is_promised };
     match server.stores.meta.append_blocks(&new, &server.caps) {
         // The blocks are durable, and their entries with them.
         Ok(()) => Ok(receipt(server, request.account, last)),
@@ -83,6 +85,7 @@ fn follow(
     id: AccountId,
     stored: &[Vec<u8>],
     new: &[(Block, &[u8])],
+    is_promised: impl Fn(&Block) -> bool,
 ) -> Result<(Vec<(Vec<u8>, Entry)>, (Option<Hash>, Option<Hash>)), Refusal> {
     let refused = |_: Misbehaviour| Refusal::Code(ErrorCode::BlockRefused);
     let mut chain = stored.to_vec();
@@ -96,8 +99,8 @@ fn follow(
         match &mut account {
             None => account = Some(Verified::begin(id, block).map_err(refused)?),
             Some(account) => {
-                // What the log has, was in time.
-                if !server.stores.meta.is_owed(&entry)? {
+                // What this server has taken before, was in time.
+                if !server.stores.meta.is_owed(&entry)? && !is_promised(block) {
                     check_time(account, block, &chain, server.now_s())?;
                 }
                 account.extend(block).map_err(refused)?;
@@ -107,6 +110,18 @@ fn follow(
         blocks.push((bytes.to_vec(), entry));
     }
     Ok((blocks, (before, key_block(&account))))
+}
+
+/// Returns whether this server has promised to log a block, and so has taken it before.
+fn is_promised(
+    server: &Server,
+    account: AccountId,
+    receipts: &[SignedReceipt],
+    block: &Block,
+) -> bool {
+    let (seq, hash) = (block.body.seq, block.hash());
+    let receipt = receipts.iter().find(|signed| signed.receipt.seq == seq);
+    receipt.is_some_and(|receipt| receipt.verify(server.card(), account, seq, &hash).is_ok())
 }
 
 fn brings_kit(block: &Block) -> bool {

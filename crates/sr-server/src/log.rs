@@ -198,11 +198,8 @@ impl Log {
     }
 
     /// Returns how many entries the log has, published or not.
-    ///
-    /// **Errors** [`StoreError`].
-    pub(crate) fn size(&self, server: &Server) -> Result<u64, StoreError> {
-        self.publish(server)?;
-        Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).tree.size())
+    pub(crate) fn size(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).tree.size()
     }
 
     /// Returns how many entries the newest checkpoint covers.

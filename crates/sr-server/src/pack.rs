@@ -194,6 +194,10 @@ pub(crate) fn delete(
         &request.proof,
         |binding, counter| delete_bytes(binding, counter, request.space, &request.packs),
     )?;
+    // Until its devices have rotated the space's keys again, this may be one that was taken out.
+    if server.stores.meta.put_back()?.is_some() {
+        return Err(ErrorCode::PutBack.into());
+    }
     server.stores.meta.delete_packs(request.space, &request.packs, limits::TRASH_DAYS)?;
     Ok(Vec::new())
 }

@@ -13,10 +13,9 @@ use sr_wire::{
 
 use crate::{Server, connection::Connection, log::size_and_root, routes::Refusal};
 
-/// Refuses when a checkpoint that this server's log has signed covers more than the log has. From then on
+/// Takes note that a checkpoint that this server's log has signed covers more than the log has. From then on
 /// the server knows that it was put back.
-pub(crate) fn refuse_behind(server: &Server, note: &[u8]) -> Result<(), Refusal> {
-    let Some((size, _)) = newer(server, note)? else { return Ok(()) };
+fn note_behind(server: &Server, note: &[u8], size: u64) -> Result<(), StoreError> {
     let meta = &server.stores.meta;
     let known = meta.put_back()?;
     let known_size = known.as_ref().and_then(|note| server.identity.signed(note));
@@ -29,17 +28,19 @@ pub(crate) fn refuse_behind(server: &Server, note: &[u8]) -> Result<(), Refusal>
     if known_size.is_none_or(|(known, _)| known < size) {
         meta.set_put_back(note)?;
     }
-    Err(ErrorCode::PutBack.into())
+    Ok(())
 }
 
 /// Returns size and root of a checkpoint that this server's log has signed, if the log is shorter.
 fn newer(server: &Server, note: &[u8]) -> Result<Option<(u64, Hash)>, StoreError> {
     // Most are older, which needs no key to tell.
     let Ok((size, _)) = size_and_root(note) else { return Ok(None) };
-    if size <= server.log.published_size() || size <= server.log.size(server)? {
+    if size <= server.log.published_size() {
         return Ok(None);
     }
-    Ok(server.identity.signed(note))
+    // What has come since the last checkpoint may be all of it.
+    server.log.publish(server)?;
+    Ok(server.identity.signed(note).filter(|(size, _)| *size > server.log.published_size()))
 }
 
 /// Takes entries back that the log has signed.
@@ -47,16 +48,19 @@ pub(crate) fn give_back_log(server: &Server, body: &[u8]) -> Result<Vec<u8>, Ref
     let request: api::LogGiveBack = decode("request", body, limits::GIVE_BACK_LEN_MAX)?;
     let note = request.checkpoint.as_slice();
     let Some((size, root)) = newer(server, note)? else { return Ok(Vec::new()) };
-    let mut tree = server.log.tree();
+    let from = server.log.size();
     // What is missing is known from here on, whether or not it comes.
-    if !matches!(refuse_behind(server, note), Err(Refusal::Code(ErrorCode::PutBack))) {
-        return Err(ErrorCode::Internal.into());
+    if size > from {
+        note_behind(server, note, size)?;
     }
-    let from = tree.size();
     let known = usize::try_from(from.saturating_sub(request.from)).unwrap_or(usize::MAX);
     let new = request.entries.get(known..).unwrap_or_default();
+    if request.from > from || from.max(size) != from + new.len() as u64 {
+        return Err(ErrorCode::Conflict.into());
+    }
+    let mut tree = server.log.tree();
     new.iter().for_each(|entry| tree.push(leaf_hash(&entry.to_bytes())));
-    if request.from > from || tree.size() != size || tree.root(size) != Some(root) {
+    if tree.root(size) != Some(root) {
         return Err(ErrorCode::Conflict.into());
     }
     match server.stores.meta.give_back_log(from, new, note) {

@@ -36,7 +36,7 @@ pub(crate) async fn handle(
             Ok(body) => pack::get(&server, &connection, body, in_request).await.map(Response::new),
             Err(refusal) => Err(refusal),
         },
-        (&Method::POST, path) => match small_for(path, body).await {
+        (&Method::POST, path) => match small_for(&server, path, body).await {
             Ok(body) => {
                 let path = path.to_owned();
                 let server = Arc::clone(&server);
@@ -225,10 +225,17 @@ async fn small(body: Incoming) -> Result<Bytes, Refusal> {
     up_to(limits::MESSAGE_LEN_MAX, body).await
 }
 
-/// What is given back is longer than any other message.
-async fn small_for(path: &str, body: Incoming) -> Result<Bytes, Refusal> {
-    let gives_back = [api::ACCOUNT_APPEND, api::HEAD_GIVE_BACK, api::LOG_GIVE_BACK].contains(&path);
-    up_to(if gives_back { limits::GIVE_BACK_LEN_MAX } else { limits::MESSAGE_LEN_MAX }, body).await
+/// A key block is longer than any other message, and what is given back longer than that: few at once, as
+/// anybody may send it.
+async fn small_for(server: &Server, path: &str, body: Incoming) -> Result<Bytes, Refusal> {
+    match path {
+        api::ACCOUNT_APPEND => up_to(limits::ACCOUNT_MESSAGE_LEN_MAX, body).await,
+        api::HEAD_GIVE_BACK | api::LOG_GIVE_BACK => {
+            let _one = server.give_backs.try_acquire().map_err(|_| ErrorCode::Busy)?;
+            up_to(limits::GIVE_BACK_LEN_MAX, body).await
+        }
+        _ => small(body).await,
+    }
 }
 
 async fn up_to(len_max: usize, body: Incoming) -> Result<Bytes, Refusal> {

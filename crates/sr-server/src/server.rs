@@ -67,6 +67,8 @@ pub struct Server {
     pub(crate) caps: Caps,
     /// Packs that are being received: one connection at a time writes an id.
     pub(crate) receiving: Mutex<HashSet<PackId>>,
+    /// Long requests that are being received.
+    pub(crate) give_backs: Semaphore,
     /// Devices that are being linked.
     pub(crate) links: Links,
     clock: Clock,
@@ -94,6 +96,7 @@ impl Server {
             log_failure: Mutex::default(),
             caps,
             receiving,
+            give_backs: Semaphore::new(limits::GIVE_BACKS_MAX),
             links,
             clock,
             report,
@@ -154,7 +157,12 @@ impl Server {
     /// Deletes the packs that were deleted long enough ago, and old parts of packs. A server that serves does so by itself; a
     /// failure is reported, and nothing is lost by it.
     pub fn empty_trash(&self) {
-        let gone = self.stores.meta.count_day(self.now_s() / DAY_S);
+        let meta = &self.stores.meta;
+        let gone = meta.put_back().and_then(|put_back| match put_back {
+            // Somebody may have brought back, after the backup, what goes now.
+            Some(_) => Ok(Vec::new()),
+            None => meta.count_day(self.now_s() / DAY_S),
+        });
         let deleted = gone.and_then(|gone| {
             // What a crash leaves here has no record any more, and goes at the next start.
             gone.into_iter().try_for_each(|pack| self.stores.blobs.delete(pack))?;

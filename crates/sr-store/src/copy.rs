@@ -2,13 +2,13 @@
 //! came since, because packs are never written again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 use rustix::fs::syncfs;
 use sr_crypto::text;
 use sr_wire::PackId;
@@ -35,9 +35,7 @@ pub struct Copied {
 /// [`StoreError::Failed`].
 pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
     check_files(to)?;
-    if newest_size(to)? > newest_size(from)? {
-        return Err(StoreError::CopyNewer);
-    }
+    refuse_newer(from, to)?;
     let target = Files::open(to)?;
     let (incoming, database) = (to.join("incoming").join("0"), to.join(DATABASE_FILE));
     // Records first: what they name was there before them.
@@ -48,7 +46,11 @@ pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
     let named = packs_of(&incoming).map_err(failed)?;
     let there: HashSet<PackId> = target.list()?.into_iter().collect();
     let mut copied = Copied { packs: named.len() as u64, ..Copied::default() };
-    for pack in named.difference(&there) {
+    for (pack, len) in &named {
+        // What the power has cut off is copied again.
+        if there.contains(pack) && has_len(&place(to, *pack), *len) {
+            continue;
+        }
         match copy_pack(from, to, *pack) {
             Ok(len) => {
                 copied.new_packs += 1;
@@ -60,7 +62,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
         }
     }
     let done = || {
-        fs::copy(from.join(IDENTITY_FILE), to.join(IDENTITY_FILE))?;
+        copy_file(&from.join(IDENTITY_FILE), &to.join("incoming/1"))?;
+        fs::rename(to.join("incoming/1"), to.join(IDENTITY_FILE))?;
         sync(to)?;
         // What a server that was run there has left does not belong to the new database.
         for journal in ["-wal", "-shm", "-journal"] {
@@ -73,39 +76,68 @@ pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
         sync(to)
     };
     done().map_err(|e| StoreError::io("finishing the copy", e))?;
-    there.difference(&named).try_for_each(|pack| target.delete(*pack))?;
+    let is_old = |pack: &&PackId| !named.contains_key(*pack);
+    there.iter().filter(is_old).try_for_each(|pack| target.delete(*pack))?;
     Ok(copied)
 }
 
-/// How much has happened on a server, as its newest checkpoint counts it: none for one that is not there.
-fn newest_size(dir: &Path) -> Result<u64, StoreError> {
-    let path = dir.join(DATABASE_FILE);
-    if !path.exists() {
-        return Ok(0);
+/// Refuses to replace a copy by an older state, as that of a server that was itself put back.
+fn refuse_newer(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let (from, to) = (from.join(DATABASE_FILE), to.join(DATABASE_FILE));
+    if !to.exists() {
+        return Ok(());
     }
-    let size = || {
-        let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.query_row("SELECT count(*) FROM log", [], |row| row.get(0)).optional()
+    let is_older = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let database = Connection::open_with_flags(&from, flags)?;
+        database.execute("ATTACH ?1 AS copy", [to.to_string_lossy()])?;
+        database.query_row(
+            "SELECT EXISTS (SELECT 1 FROM put_back)
+                OR (SELECT count(*) FROM copy.log) > (SELECT count(*) FROM log)
+                OR EXISTS (
+                    SELECT 1 FROM (SELECT space, max(seq) AS seq FROM copy.heads GROUP BY space) AS c
+                    WHERE c.seq > coalesce((SELECT max(seq) FROM heads WHERE space = c.space), 0))",
+            [],
+            |row| row.get(0),
+        )
     };
-    Ok(size().map_err(|e| StoreError::sql("reading the database", e))?.unwrap_or(0))
+    match is_older() {
+        Ok(true) => Err(StoreError::CopyNewer),
+        Ok(false) => Ok(()),
+        Err(e) => Err(StoreError::sql("comparing with the copy before", e)),
+    }
 }
 
-fn packs_of(database: &Path) -> rusqlite::Result<HashSet<PackId>> {
+/// Returns the packs that a database names, each with its length.
+fn packs_of(database: &Path) -> rusqlite::Result<HashMap<PackId, u64>> {
     let database = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let mut query = database.prepare("SELECT pack FROM packs")?;
-    query.query_map([], |row| Ok(PackId(row.get(0)?)))?.collect()
+    let mut query = database.prepare("SELECT pack, len FROM packs")?;
+    query.query_map([], |row| Ok((PackId(row.get(0)?), row.get(1)?)))?.collect()
+}
+
+fn place(dir: &Path, pack: PackId) -> PathBuf {
+    dir.join("packs").join(text::to_hex(&pack.0[..1])).join(pack.to_string())
+}
+
+fn has_len(path: &Path, len: u64) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() == len)
 }
 
 /// Copies a pack to where uploads are received, and gives it its name when it is whole.
 fn copy_pack(from: &Path, to: &Path, pack: PackId) -> io::Result<u64> {
-    let place =
-        |dir: &Path| dir.join("packs").join(text::to_hex(&pack.0[..1])).join(pack.to_string());
     let part = to.join("incoming").join(pack.to_string());
-    let source = place(from);
-    let modified = fs::metadata(&source)?.modified()?;
-    let len = fs::copy(&source, &part)?;
-    File::options().write(true).open(&part)?.set_modified(modified)?;
-    fs::rename(&part, place(to))?;
+    let len = copy_file(&place(from, pack), &part)?;
+    fs::rename(&part, place(to, pack))?;
+    Ok(len)
+}
+
+/// Copies a file with its time and mode. It is durable before it gets its name.
+fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
+    let modified = fs::metadata(from)?.modified()?;
+    let len = fs::copy(from, to)?;
+    let file = File::options().write(true).open(to)?;
+    file.set_modified(modified)?;
+    file.sync_all()?;
     Ok(len)
 }
 

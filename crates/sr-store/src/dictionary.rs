@@ -303,7 +303,7 @@ pub fn check_files(dir: &Path) -> Result<(), StoreError> {
             "incoming" => each_name(path, &mut |file, _| match file.parse::<PackId>() {
                 Ok(id) if id.to_string() == file => Ok(()),
                 // The identity key before it has its name.
-                _ if file == "0" => Ok(()),
+                _ if file == "0" || file == "1" => Ok(()),
                 _ => Err(unknown(&format!("incoming/{file}"))),
             }),
             _ => Ok(()),

@@ -82,6 +82,8 @@ pub struct NewBlocks {
     pub envelope: Option<(Hash, Vec<u8>)>,
     /// What pays for the first block of an account.
     pub voucher_hash: Option<Hash>,
+    /// Whether the server had taken, and been paid for, the first block of the account before.
+    pub is_promised: bool,
 }
 
 /// Blocks in a row, and the newest key block if the newest block is among them or before.
@@ -167,7 +169,7 @@ pub trait MetaStore: Send + Sync {
     /// Appends blocks, with all that comes with them, and their entries to the log. Those that the log has
     /// already, since [`MetaStore::give_back_log`], get no other entry, and need no voucher.
     ///
-    /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id, or the log has
+    /// **Errors** [`StoreError::Exists`] when the place is taken, or the envelope's id by another, or the log has
     /// another block there, [`StoreError::NotFound`] when the place before is empty,
     /// [`StoreError::VoucherUnknown`] and [`StoreError::QuotaFull`] for a new account,
     /// [`StoreError::PutBack`].

@@ -221,8 +221,8 @@ impl MetaStore for MemoryMeta {
         if new.from != len {
             return Err(if new.from < len { StoreError::Exists } else { StoreError::NotFound });
         }
-        if let Some((lookup, _)) = &new.envelope
-            && records.envelopes.contains_key(lookup)
+        if let Some((lookup, envelope)) = &new.envelope
+            && records.envelopes.get(lookup).is_some_and(|there| there != envelope)
         {
             return Err(StoreError::Exists);
         }
@@ -238,7 +238,7 @@ impl MetaStore for MemoryMeta {
                 }
             }
         }
-        if new.from == 0 && first_unlogged == Some(0) {
+        if new.from == 0 && first_unlogged == Some(0) && !new.is_promised {
             if records.accounts.len() as u64 >= caps.spaces {
                 return Err(StoreError::QuotaFull);
             }

@@ -492,18 +492,22 @@ fn append_blocks(t: &Transaction<'_>, new: &NewBlocks, caps: &Caps) -> Result<()
         return Err(if new.from < len { StoreError::Exists } else { StoreError::NotFound });
     }
     if let Some((lookup, envelope)) = &new.envelope {
-        if exists(t, "SELECT 1 FROM envelopes WHERE lookup = ?1", lookup)? {
+        let there: Option<Vec<u8>> = t
+            .prepare_cached("SELECT envelope FROM envelopes WHERE lookup = ?1")
+            .and_then(|mut q| q.query_row([lookup], |row| row.get(0)).optional())
+            .map_err(failed)?;
+        if there.is_some_and(|there| there != *envelope) {
             return Err(StoreError::Exists);
         }
-        t.execute("INSERT INTO envelopes VALUES (?1, ?2, ?3)", params![lookup, account, envelope])
-            .map_err(failed)?;
+        let insert = "INSERT OR IGNORE INTO envelopes VALUES (?1, ?2, ?3)";
+        t.execute(insert, params![lookup, account, envelope]).map_err(failed)?;
     }
     for (seq, (block, entry)) in (new.from..).zip(&new.blocks) {
         if !take_owed(t, entry)? {
             if is_put_back(t)? {
                 return Err(StoreError::PutBack);
             }
-            if seq == 0 {
+            if seq == 0 && !new.is_promised {
                 pay_account(t, new, caps)?;
             }
             let last = last_entry(t)?;

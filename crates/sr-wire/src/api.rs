@@ -117,9 +117,8 @@ pub struct AccountAppend {
     pub envelope: Option<EnvelopePut>,
     /// Pays for an account that begins.
     pub voucher: Option<Hash>,
-    /// The newest checkpoint of the log that the client knows, as the log has signed it; empty for none. A
-    /// server whose log is shorter appends nothing.
-    pub checkpoint: VLBytes,
+    /// The server's own promises to log such blocks, which a server that was put back has forgotten.
+    pub receipts: Vec<crate::log::SignedReceipt>,
 }
 
 /// Gives back heads, all or none.

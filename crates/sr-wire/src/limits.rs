@@ -42,8 +42,10 @@ pub const LOG_ENTRIES_MAX: u64 = 1 << 22;
 pub const ENTRIES_KEPT: usize = 1 << 16;
 /// Heads of a space that a device keeps for the same: 4 MiB.
 pub const HEADS_KEPT: usize = 512;
-/// A request that gives back.
+/// A request that gives back heads, or the end of the log.
 pub const GIVE_BACK_LEN_MAX: usize = 8 << 20;
+/// So many of those are received at once.
+pub const GIVE_BACKS_MAX: usize = 2;
 /// Packs that the server receives at once: each has an open file and up to 1 MiB in memory.
 pub const UPLOADS_MAX: usize = 128;
 /// Connections that the server holds at once; each costs up to 1 MiB for each of its streams.
@@ -67,5 +69,5 @@ pub const DEVICES_MAX: usize = 24;
 pub const GENERATIONS_MAX: u32 = 4096;
 /// A key block: 26 boxes of 1.2 KiB, 4,096 roots of 32 bytes, and the anchors of 256 spaces.
 pub const KEY_BLOCK_LEN_MAX: usize = 192 * 1024;
-/// A request or answer about an account: a key block and a few blocks.
-pub const ACCOUNT_MESSAGE_LEN_MAX: usize = 256 * 1024;
+/// A request or answer about an account: a key block and some 30 blocks.
+pub const ACCOUNT_MESSAGE_LEN_MAX: usize = 512 * 1024;

@@ -250,7 +250,7 @@ fn put_back_line(event: PutBack) -> String {
         if event.times > 1 { format!(", the {}. time", event.times) } else { String::new() };
     format!(
         "Put back    {}{again}: the server showed an older state, as one does that was put back from a\n            \
-         backup, and took back what this device knew\n",
+         backup; this device gave it back what it knew\n",
         time(event.time_s)
     )
 }

@@ -8,7 +8,7 @@ use sr_store::{MemoryMeta, MetaStore};
 use sr_tlog::{Checkpoint, KeyKind, Note, NoteKey, Tree, leaf_hash};
 use sr_wire::{
     Right, SealedHead, SignedAnswer, SpaceId,
-    api::{self, AccountAppend, ErrorCode, HeadGiveBack, LogGiveBack},
+    api::{self, ErrorCode, HeadGiveBack, LogGiveBack},
     encode, labels, limits,
     log::{Entry, Key},
 };
@@ -151,29 +151,40 @@ async fn the_log_comes_back_as_it_was_signed_and_no_other() {
     assert_eq!(checkpoint, known.note.clone(), "the server stands by what it had signed");
 }
 
-/// An account's device says with each change how long the log was. A server whose log is shorter was put
-/// back, and would contradict itself.
+/// Who knows that the log was longer, and has not kept its end, stops the server all the same: it would
+/// contradict itself.
 #[tokio::test]
-async fn who_knows_a_longer_log_stops_a_server_from_appending() {
+async fn who_knows_a_longer_log_stops_a_server_from_going_on() {
+    let meta = Arc::new(MemoryMeta::default());
+    let connect = start_with(Arc::clone(&meta));
+    let one = Connection::new(&connect, 1).await;
+    one.create().await.expect("creates");
+    one.prove(Right::Append, &key(2)).await.expect("proves");
+    let known = known(&meta);
+    let give_back = async |body: Vec<u8>| one.call(api::LOG_GIVE_BACK, body).await.map(drop);
+    let conflict = Err(ErrorCode::Conflict);
+    assert_eq!(give_back(known.give_back(&known.note, Vec::new())).await, conflict);
+    assert_eq!(meta.put_back().expect("reads"), Some(known.note.clone()));
+    let swapped = one.call(api::HEAD_SWAP, swap(&one, 1, &key(2))).await.map(drop);
+    assert_eq!(swapped, Err(ErrorCode::PutBack));
+}
+
+/// A copy may have an entry that the checkpoint in it does not cover yet. Another checkpoint would be later than
+/// promises that were kept.
+#[tokio::test]
+async fn a_checkpoint_comes_back_over_entries_that_are_there() {
     let meta = Arc::new(MemoryMeta::default());
     let connect = start_with(Arc::clone(&meta));
     let one = Connection::new(&connect, 1).await;
     one.call(api::CARD, Vec::new()).await.expect("answers");
     let known = known(&meta);
-    let append = async |checkpoint: Vec<u8>| {
-        let append = AccountAppend {
-            account: sr_wire::AccountId([1; 32]),
-            blocks: vec![b"no block".to_vec().into()],
-            key_block: None,
-            envelope: None,
-            voucher: None,
-            checkpoint: checkpoint.into(),
-        };
-        one.call(api::ACCOUNT_APPEND, encode(&append)).await.map(drop)
-    };
-    assert_eq!(append(Vec::new()).await, Err(ErrorCode::Malformed));
-    assert_eq!(append(known.sign(7)).await, Err(ErrorCode::Malformed));
-    assert_eq!(meta.put_back().expect("reads"), None);
-    assert_eq!(append(known.note.clone()).await, Err(ErrorCode::PutBack));
-    assert_eq!(meta.put_back().expect("reads"), Some(known.note.clone()));
+    meta.set_put_back(b"").expect("sets");
+    let before = meta.checkpoint().expect("reads").expect("has one");
+    let last = *known.entries.last().expect("has one");
+    meta.give_back_log(2, &[last], &before).expect("adds");
+    assert_eq!(one.get("/log/checkpoint").await.expect("reads"), before);
+    let body = known.give_back(&known.note, vec![last]);
+    one.call(api::LOG_GIVE_BACK, body).await.expect("takes");
+    assert_eq!(one.get("/log/checkpoint").await.expect("reads"), known.note);
+    assert_eq!(meta.log_entries(0, 9).expect("reads"), known.entries);
 }

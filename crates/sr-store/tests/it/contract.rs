@@ -285,6 +285,7 @@ fn blocks(from: u64, blocks: &[(Vec<u8>, Entry)]) -> NewBlocks {
         key_block: Some(vec![1]),
         envelope: None,
         voucher_hash: None,
+        is_promised: false,
     }
 }
 

@@ -258,6 +258,7 @@ impl Stage {
         self.stop_server()?;
         operator::undo(&self.data(), newest).map_err(adversary)?;
         self.start_server(address)?;
+        self.go_on()?;
         Ok(self.refused("give you last week's state", happened))
     }
 
@@ -265,6 +266,7 @@ impl Stage {
         let hidden = operator::hide_newest(&self.data()).map_err(adversary)?;
         let happened = self.try_snapshots();
         operator::show_again(&self.data(), &hidden).map_err(adversary)?;
+        self.go_on()?;
         Ok(self.refused("hide the newest snapshot", happened))
     }
 
@@ -288,6 +290,13 @@ impl Stage {
             tell: "any command ends with exit code 30; the device remembers the newest state",
             held,
         }
+    }
+
+    /// The device has caught this server lying, and sends it nothing until a person says so.
+    fn go_on(&self) -> Result<(), Failure> {
+        let mut client = self.client()?;
+        let rollback = client.rollback()?;
+        Ok(client.accept_rollback(rollback)?)
     }
 
     fn all_is_well(&self) -> Result<bool, Failure> {
