@@ -353,7 +353,7 @@ pub const CATALOGUE: &[Row] = &[
             shows: Day::Today,
             ways: newest_hidden,
             victims: &[Asked],
-            checks: &[Is::HeadRolledBack, Is::HeadForked],
+            checks: &[Is::HeadRolledBack, Is::HeadForked, Is::PlaceMismatch],
         },
     ),
     not_yet(
