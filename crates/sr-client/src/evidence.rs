@@ -8,7 +8,9 @@ use std::{
 
 use sr_crypto::text::to_hex;
 use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
-use sr_wire::{Misbehaviour, SignedAnswer, VLBytes, decode, encode, log::ENTRY_LEN};
+use sr_wire::{
+    Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, limits, log::ENTRY_LEN,
+};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
@@ -46,6 +48,16 @@ pub fn evidence_files(dir: &Path) -> Result<Vec<PathBuf>, ClientError> {
 pub(crate) fn about_log(profile: &Profile, remote: &Remote, shown: &Shown, refused: Misbehaviour) {
     for proof in log_proofs(profile, remote, shown, refused).unwrap_or_default() {
         keep(profile, remote, proof);
+    }
+}
+
+/// Keeps other cards than those that this device has followed, if the same server has signed them.
+pub(crate) fn about_cards(profile: &Profile, remote: &Remote) {
+    if let Ok(cards) = profile.cards()
+        && !cards.is_empty()
+    {
+        let proof = Proof::TwoCards { other: remote.refused_cards() };
+        keep_about(profile, Evidence { made_s: remote.now_s(), cards, proof });
     }
 }
 
@@ -88,8 +100,12 @@ fn is_kept(profile: &Profile, earlier: &SignedAnswer) -> bool {
 }
 
 fn keep(profile: &Profile, remote: &Remote, proof: Proof) {
-    let Ok(cards) = remote.cards() else { return };
-    let evidence = Evidence { made_s: remote.now_s(), cards, proof };
+    if let Ok(cards) = remote.cards() {
+        keep_about(profile, Evidence { made_s: remote.now_s(), cards, proof });
+    }
+}
+
+fn keep_about(profile: &Profile, evidence: Evidence) {
     // What does not prove anything to others is no evidence.
     if evidence.verify().is_err() {
         return;
@@ -103,6 +119,11 @@ fn keep(profile: &Profile, remote: &Remote, proof: Proof) {
     let _ = profile.seal(evidence.made_s, matches!(evidence.proof, Proof::RolledBack { .. }));
 }
 
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct CardsRow {
+    cards: Vec<SignedCard>,
+}
+
 /// Since when nothing is sent to a server that has proven itself a liar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct Sealed {
@@ -113,6 +134,23 @@ pub struct Sealed {
 }
 
 impl Profile {
+    /// Returns the cards of the server that this device has followed, from the first on.
+    fn cards(&self) -> Result<Vec<SignedCard>, ClientError> {
+        let Some(row) = self.get("cards")? else { return Ok(Vec::new()) };
+        let followed: CardsRow =
+            decode("cards", &row, limits::MESSAGE_LEN_MAX).map_err(|_| self.damaged())?;
+        Ok(followed.cards)
+    }
+
+    /// Remembers the cards of the server.
+    pub(crate) fn set_cards(&self, cards: Vec<SignedCard>) -> Result<(), ClientError> {
+        let row = encode(&CardsRow { cards });
+        if self.get("cards")?.is_some_and(|before| before == row) {
+            return Ok(());
+        }
+        self.set("cards", &row)
+    }
+
     /// Returns whether, and since when, nothing is sent to the server.
     pub(crate) fn sealed(&self) -> Result<Option<Sealed>, ClientError> {
         let row = self.get("sealed")?;

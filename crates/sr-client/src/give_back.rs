@@ -58,6 +58,10 @@ impl Client {
                 Some(*misbehaviour)
             }
             Err(ClientError::ServerRefused(ErrorCode::PutBack)) => None,
+            Err(ClientError::Misbehaviour(Misbehaviour::CardMismatch)) => {
+                evidence::about_cards(&self.profile, &self.remote);
+                return done;
+            }
             _ => return done,
         };
         if self.profile.gave_back || self.profile.sealed()?.is_some() {

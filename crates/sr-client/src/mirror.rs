@@ -190,6 +190,7 @@ impl Client {
         self.log_state = match followed {
             Ok(state) => {
                 profile.pin(&shown.card)?;
+                profile.set_cards(log_remote.cards()?)?;
                 state.unwrap_or_default()
             }
             Err(error) => withheld(known_size, error)?,

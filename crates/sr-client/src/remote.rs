@@ -37,6 +37,7 @@ use tokio::{runtime::Runtime, sync::Mutex};
 use crate::{ClientError, Clock, Dial, limit::Limits};
 
 mod give_back;
+mod link;
 
 /// How long a connection that broke is tried again before the run gives up.
 ///
@@ -59,6 +60,8 @@ pub(crate) struct Remote {
     /// `None` while a device is linked: then the words decide. It moves on to each newer card, for all
     /// connections.
     pinned: Arc<StdMutex<Option<Hash>>>,
+    /// Cards that were shown and refused, of any connection.
+    refused: Arc<StdMutex<Vec<SignedCard>>>,
     clock: Clock,
     session: Mutex<Option<Arc<Session>>>,
     reached: AtomicBool,
@@ -134,6 +137,7 @@ impl Remote {
             runtime,
             dial,
             pinned: Arc::new(StdMutex::new(pinned)),
+            refused: Arc::default(),
             clock,
             session: Mutex::new(None),
             reached: false.into(),
@@ -146,7 +150,8 @@ impl Remote {
     pub(crate) fn apart(&self) -> Self {
         let (runtime, dial) = (Arc::clone(&self.runtime), Arc::clone(&self.dial));
         let apart = Self::new(runtime, dial, None, Arc::clone(&self.clock));
-        Self { pinned: Arc::clone(&self.pinned), limits: self.limits.clone(), ..apart }
+        let (pinned, refused) = (Arc::clone(&self.pinned), Arc::clone(&self.refused));
+        Self { pinned, refused, limits: self.limits.clone(), ..apart }
     }
 
     /// Returns the same server, whose card is known from here on.
@@ -496,32 +501,6 @@ impl Remote {
         })
     }
 
-    /// Leaves a message where two devices meet.
-    pub(crate) fn put_link(
-        &self,
-        place: Hash,
-        number: u8,
-        message: Vec<u8>,
-    ) -> Result<(), ClientError> {
-        let request = encode(&api::LinkPut { place, number, message: message.into() });
-        self.with_session(None, |session| {
-            let request = request.clone();
-            async move { session.call(api::LINK_PUT, request, limits::MESSAGE_LEN_MAX).await }
-        })?;
-        Ok(())
-    }
-
-    /// Returns a message that was left, if it is there.
-    pub(crate) fn get_link(&self, place: Hash, number: u8) -> Result<Option<Vec<u8>>, ClientError> {
-        let request = encode(&api::LinkGet { place, number });
-        let reply = self.with_session(None, |session| {
-            let request = request.clone();
-            async move { session.call(api::LINK_GET, request, limits::MESSAGE_LEN_MAX).await }
-        })?;
-        let reply: api::LinkResponse = parse(&reply, limits::MESSAGE_LEN_MAX)?;
-        Ok(reply.message.map(Vec::from))
-    }
-
     /// Runs `work` on a session, on a new one each time that a connection breaks. Every request of
     /// the protocol may be repeated.
     fn with_session<T, F>(
@@ -616,7 +595,8 @@ impl Remote {
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let cards = CardResponse::verify(&reply, pinned.as_ref(), &channel.spki_hash, now_s)?;
+        let cards = CardResponse::verify(&reply, pinned.as_ref(), &channel.spki_hash, now_s)
+            .inspect_err(|_| self.note_refused(&reply))?;
         let card = cards.last().ok_or(Misbehaviour::ResponseMalformed)?.card.clone();
         // From here on, no older card will do.
         if let Some(pin) = pinned.as_mut() {

@@ -77,6 +77,12 @@ pub enum Proof {
         /// What opens that question's nonce.
         random: [u8; 32],
     },
+    /// Other cards of the same server: two that follow the same one.
+    #[tls_codec(discriminant = 13)]
+    TwoCards {
+        /// The cards, from the first on.
+        other: Vec<SignedCard>,
+    },
 }
 
 /// All of a log, as its checkpoint has signed it.
@@ -143,6 +149,7 @@ impl Evidence {
             Proof::RuleBroken { .. } => 3,
             Proof::ReceiptBroken { .. } => 7,
             Proof::RolledBack { .. } => 12,
+            Proof::TwoCards { .. } => 13,
         }
     }
 
@@ -186,6 +193,14 @@ impl Evidence {
                 let is_less = is_later && other.seq < one.seq;
                 let is_other = other.seq == one.seq && other.head_hash != one.head_hash;
                 one.space == other.space && (is_less || is_other)
+            }
+            Proof::TwoCards { other } => {
+                verify_cards(other, None).ok_or(NotProven::Cards)?;
+                let mut pairs = self.cards.iter().zip(other);
+                let is_one = pairs.clone().next().is_some_and(|(one, other)| {
+                    one.card.identity.as_slice() == other.card.identity.as_slice()
+                });
+                is_one && pairs.any(|(one, other)| one.card != other.card)
             }
         };
         if contradicts { Ok(card) } else { Err(NotProven::NoContradiction) }

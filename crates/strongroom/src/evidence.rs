@@ -122,6 +122,7 @@ fn title(evidence: &Evidence) -> String {
                 later.answer.seq.to_string()
             }
         ),
+        Proof::TwoCards { .. } => "two cards that follow the same one".into(),
     }
 }
 
@@ -141,6 +142,10 @@ fn meaning(evidence: &Evidence) -> &'static str {
         Proof::RolledBack { .. } => {
             "Both are signed by the server's identity key, and the later answer contains the earlier one: the server\n\
              had forgotten, or hid, what it had said. One that was put back from an older copy does that too."
+        }
+        Proof::TwoCards { .. } => {
+            "Both are signed by the server's identity key. A card says which log is the server's; so whoever has that key\n\
+             told two people of two logs."
         }
     }
 }

@@ -1,10 +1,12 @@
-//! What a server that was put back from a backup gets back.
+//! What a server that was put back from a backup gets back; and the cards of one that is refused.
 
 use sr_keys::VaultKeys;
+use std::sync::PoisonError;
+
 use sr_wire::{
-    Right, SealedHead, SignedAnswer, VLBytes,
+    CardResponse, Right, SealedHead, SignedAnswer, SignedCard, VLBytes,
     api::{self, HeadGiveBack, LogGiveBack},
-    encode, limits,
+    decode, encode, limits,
     log::Entry,
 };
 
@@ -12,6 +14,17 @@ use super::Remote;
 use crate::ClientError;
 
 impl Remote {
+    /// Returns the cards that were shown last and refused; none if there were none.
+    pub(crate) fn refused_cards(&self) -> Vec<SignedCard> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note_refused(&self, reply: &[u8]) {
+        if let Ok(shown) = decode::<CardResponse>("card", reply, limits::MESSAGE_LEN_MAX) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = shown.cards;
+        }
+    }
+
     /// Gives the server heads back, of which it has signed that the last was the newest.
     pub(crate) fn give_back_heads(
         &self,

@@ -13,15 +13,16 @@ use std::{
 use rusqlite::Connection;
 use sr_client::{
     Client, ClientError, DeviceKind, Dial, LogReader, LogState, LogStatus, MakeDialer, Progress,
-    ReadData, VerifiedLog,
+    ReadData, VerifiedLog, evidence_files,
 };
+use sr_crypto::SigningKey;
 use sr_server::{DataDir, Server, add_invite};
 use sr_store::{Caps, MemoryBlobs, MemoryMeta};
 use sr_trust::{Block, Evidence, Mirror, block_hash};
 use sr_wire::{
-    Invite, Misbehaviour,
+    CardResponse, Invite, Misbehaviour, SignedCard,
     api::{AccountResponse, ErrorCode},
-    card_hash,
+    card_hash, decode, encode,
     log::{Entry, Key, LOGGED_WITHIN_S, Newest, block_commit},
 };
 
@@ -287,7 +288,7 @@ fn sr_036_a_newly_linked_device_refuses_a_shorter_log() {
 
 /// What the operator has signed proves it to anybody; what was changed on the way proves nothing.
 fn assert_proven(profile: &Path, kind: u8) {
-    let files = sr_client::evidence_files(profile).expect("lists");
+    let files = evidence_files(profile).expect("lists");
     let bytes = fs::read(files.first().expect("has kept something")).expect("reads");
     let evidence = Evidence::parse(&bytes).expect("parses");
     assert_eq!((files.len(), evidence.kind()), (1, kind));
@@ -627,4 +628,39 @@ fn what_was_made_before_the_log_goes_on_with_one() {
     let report = client.verify(ReadData::All, &Progress::default()).expect("verifies");
     assert!(report.is_whole() && report.snapshots == 1);
     drop(dir);
+}
+
+/// ID-04, ID-11: a card that names another log than the one that this device knows, signed by the same server.
+#[test]
+fn sr_010_another_card_after_the_same_one_leaves_evidence() {
+    let other = Arc::new(AtomicUsize::new(0));
+    let shown = Arc::clone(&other);
+    let (simulated, dialer) = bent(Arc::new(move |path, status, body| {
+        if path != sr_wire::api::CARD || shown.load(Ordering::SeqCst) == 0 {
+            return (status, body);
+        }
+        let mut answer: CardResponse = decode("card", &body, body.len()).expect("reads");
+        let identity = SigningKey::from_seed(&crate::network::seed());
+        let second = answer.cards[0].card.with_log("of others");
+        answer.cards[1] = SignedCard::sign(second, &identity);
+        (status, encode(&answer))
+    }));
+    let profile = simulated.dir.path().join("profile");
+    let open = || Client::open_by(&profile, clock(), &dialer).expect("opens");
+    open().snapshots().expect("reads");
+    other.store(1, Ordering::SeqCst);
+    let refused = open().snapshots().map(drop);
+    assert!(
+        matches!(refused, Err(ClientError::Misbehaviour(Misbehaviour::CardMismatch))),
+        "{refused:?}"
+    );
+    let files = evidence_files(&profile).expect("lists");
+    let evidence = Evidence::parse(&fs::read(&files[0]).expect("reads")).expect("parses");
+    assert_eq!((evidence.kind(), evidence.verify().is_ok(), files.len()), (13, true, 1));
+    // From then on nothing is sent, whichever card is shown.
+    other.store(0, Ordering::SeqCst);
+    let mut client = open();
+    client.snapshots().expect("reads");
+    let refused = client.backup(None, &Progress::default()).map(drop);
+    assert!(matches!(refused, Err(ClientError::Sealed { .. })), "{refused:?}");
 }

@@ -123,9 +123,14 @@ impl SimulatedNetwork {
     }
 }
 
+/// The seed of simulated servers.
+pub(crate) fn seed() -> sr_crypto::Secret32 {
+    sr_crypto::Secret32::init_with(|seed| seed.fill(3))
+}
+
 /// The identity key of simulated servers.
 pub(crate) fn identity() -> sr_server::Identity {
-    sr_server::Identity::from_seed(&sr_crypto::Secret32::init_with(|s| s.fill(3)))
+    sr_server::Identity::from_seed(&seed())
 }
 
 /// An invite to a simulated server, and what its store keeps of the vouchers.

@@ -208,6 +208,7 @@ fn what_is_lost_for_good_is_forgotten_by_those_who_say_so() {
     assert_eq!((lost, rollback.states), (vec![2, 2], 2));
     client.accept_rollback(rollback).expect("goes on");
     assert_eq!(client.snapshots().expect("reads").len(), 1);
+    world.write("third", "of another day");
     backup(&mut client).expect("goes on");
     let status = client.status().expect("reads");
     assert_eq!((status.sealed, status.accepted_rollback.expect("noted").snapshots), (None, 2));
@@ -241,6 +242,7 @@ fn a_state_that_somebody_wrote_on_is_gone_on_with_when_a_person_says_so() {
     world.put_copy_back(&copy);
     let mut other = Client::open(&phone, clock()).expect("opens");
     other.add_folder(&world.folder()).expect("adds");
+    world.write("third", "of another day");
     backup(&mut other).expect("knows no better");
     drop(other);
     is_refused(world.client().snapshots(), Misbehaviour::HeadForked);

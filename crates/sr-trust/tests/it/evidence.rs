@@ -80,10 +80,10 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
     let mut case = |name, proof, found| cases.push((name, operator.evidence(proof), found));
     let none = Err(NotProven::NoContradiction);
 
-    let (one, two) = (operator.note(3, [1; 32], 200), operator.note(3, [2; 32], 300));
+    let (one, second) = (operator.note(3, [1; 32], 200), operator.note(3, [2; 32], 300));
     let fork =
         |one: &VLBytes, other: &VLBytes| Proof::Fork { one: one.clone(), other: other.clone() };
-    case("fork", fork(&one, &two), Ok(()));
+    case("fork", fork(&one, &second), Ok(()));
     case("fork-of-one-root", fork(&one, &operator.note(3, [1; 32], 300)), none);
     case("fork-of-two-sizes", fork(&one, &operator.note(4, [2; 32], 300)), none);
     case("fork-by-another-log", fork(&one, &other.note(3, [2; 32], 300)), Err(NotProven::Unsigned));
@@ -131,8 +131,20 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
     let forged = back(other.answer(4, 2, to), random);
     case("answer-by-another", forged, Err(NotProven::Unsigned));
 
+    let two = |lines: &str| {
+        let second = operator.cards[0].card.with_log(lines);
+        let second = SignedCard::sign(second, &operator.identity);
+        Proof::TwoCards { other: vec![operator.cards[0].clone(), second] }
+    };
+    case("two-cards", two("other keys"), Ok(()));
+    case("cards-that-go-on", Proof::TwoCards { other: operator.cards[..1].to_vec() }, none);
+    case("cards-of-another", Proof::TwoCards { other: other.cards.clone() }, none);
+    let mut forged = vec![operator.cards[0].clone()];
+    forged.push(SignedCard::sign(operator.cards[0].card.with_log("others"), &other.identity));
+    case("card-by-another", Proof::TwoCards { other: forged }, Err(NotProven::Cards));
+
     let accused =
-        |cards: Vec<SignedCard>| Evidence { cards, ..operator.evidence(fork(&one, &two)) };
+        |cards: Vec<SignedCard>| Evidence { cards, ..operator.evidence(fork(&one, &second)) };
     let cards = Err(NotProven::Cards);
     cases.push(("no-cards", accused(Vec::new()), cards));
     let mixed = vec![operator.cards[0].clone(), other.cards[1].clone()];
