@@ -130,6 +130,8 @@ pub struct Status {
     pub sealed: Option<Sealed>,
     /// When the server last showed an older state, and was given back what came after it.
     pub put_back: Option<PutBack>,
+    /// Whether the kit in force opens nothing at the server any more, as far as this device can tell.
+    pub is_kit_lost: bool,
     /// When somebody has last let this device go on with an older state.
     pub accepted_rollback: Option<AcceptedRollback>,
     /// What this device knows of the server's log, when the server was reached.
@@ -605,6 +607,7 @@ impl Client {
             overreaching: Vec::new(),
             sealed: self.profile.sealed()?,
             put_back: None,
+            is_kit_lost: false,
             accepted_rollback: None,
             log: None,
             now_s: (self.clock)(),
@@ -628,6 +631,7 @@ impl Client {
         status.sealed = self.profile.sealed()?;
         status.put_back = self.profile.put_back()?;
         status.accepted_rollback = self.profile.accepted_rollback()?;
+        status.is_kit_lost = self.is_kit_lost()?;
         status.snapshots = Some(view.manifest.live().count() as u64);
         status.newest_s = view.manifest.live().map(|listed| listed.snapshot.time_s).max();
         status.marked_by_others = self.marks_of_others(&view.manifest);

@@ -4,7 +4,7 @@
 
 use rusqlite::{Transaction, params};
 use sr_keys::VaultKeys;
-use sr_trust::{Account, Block, Verified};
+use sr_trust::{Account, Block, Change, Op, Verified};
 use sr_vault::head::HeadPlace;
 use sr_wire::{
     Misbehaviour, PackId, SealedHead, SpaceId, VLBytes, VOUCHERS_PER_INVITE,
@@ -67,7 +67,7 @@ impl Client {
         if self.profile.gave_back || self.profile.sealed()?.is_some() {
             return done;
         }
-        if older.is_some() {
+        if older.is_some() || self.profile.put_back()?.is_none() {
             self.profile.note_put_back((self.clock)())?;
         }
         let given = self.give_back();
@@ -80,6 +80,27 @@ impl Client {
                 Err(older.into())
             }
             again => again,
+        }
+    }
+
+    /// Returns whether a server that was put back has lost what the kit in force opens, as far as this device
+    /// has made that kit: another device gave the account back, and had it not.
+    pub(crate) fn is_kit_lost(&self) -> Result<bool, ClientError> {
+        let Some((made, envelope)) = self.profile.envelope()? else { return Ok(false) };
+        let brings_kit = |block: &Vec<u8>| {
+            Block::parse(block).is_ok_and(|block| {
+                let op = &block.body.op;
+                matches!(op, Op::Set { change: Change::Recovery(_), .. } | Op::DelayFinish { .. })
+            })
+        };
+        let newest = self.profile.blocks()?.iter().rposition(brings_kit);
+        let is_in_force = newest.is_some_and(|newest| newest as u64 == made);
+        if !is_in_force || self.profile.put_back()?.is_none() {
+            return Ok(false);
+        }
+        match self.account_remote.envelope(envelope.lookup) {
+            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => Ok(true),
+            found => found.map(|_| false),
         }
     }
 

@@ -9,7 +9,7 @@ use sr_vault::{
     head::{self, Before, Head, HeadPlace, Judged},
     manifest::Manifest,
 };
-use sr_wire::{Misbehaviour, SealedHead, SignedAnswer, SpaceId, api::ErrorCode};
+use sr_wire::{Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, api::ErrorCode};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
@@ -28,8 +28,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Rollback {
     backs: Vec<Back>,
-    /// The newest state of the vault of which the lists can be read, if not those of the newest.
-    readable: Option<(Head, Manifest)>,
+    /// The newest lists of the vault that can be read, and their pack, if not those of the newest state.
+    readable: Option<(PackId, Manifest)>,
     /// The snapshots that would be forgotten, as far as this device can name them.
     pub snapshots: Vec<SnapshotInfo>,
     /// How many changes of the account's spaces would be.
@@ -81,18 +81,13 @@ impl Client {
             Ok(())
         })?;
         rollback.states = backs.iter().map(|back| back.states).sum();
-        let back = backs.iter().find(|back| back.space == vault);
-        let goes_on = self.readable(back)?;
-        if let Some((states, readable)) = goes_on.older {
-            rollback.states += states;
-            rollback.readable = readable;
-        }
-        let known = self.known_manifest();
-        let ids = ChunkIds::new(&self.profile.keys.vault);
-        let kept = rollback.readable.as_ref().map_or(&goes_on.manifest, |(_, manifest)| manifest);
-        let is_lost = |listed: &&_| !kept.snapshots.contains(listed);
+        let goes_on = self.goes_on(backs.iter().find(|back| back.space == vault))?;
+        rollback.states += goes_on.newer;
+        let (known, ids) = (self.known_manifest(), ChunkIds::new(&self.profile.keys.vault));
+        let is_lost = |listed: &&_| !goes_on.manifest.snapshots.contains(listed);
         let lost = known.snapshots.iter().filter(is_lost).map(|listed| info(listed, &ids));
         rollback.snapshots = lost.collect();
+        rollback.readable = (goes_on.newer > 0).then_some((goes_on.pack, goes_on.manifest));
         rollback.backs = backs;
         Ok(rollback)
     }
@@ -114,9 +109,9 @@ impl Client {
             let accepted = AcceptedRollback { time_s: (self.clock)(), snapshots };
             self.profile.note_accepted_rollback(&accepted)?;
         }
-        if let Some((head, manifest)) = rollback.readable {
+        if let Some((pack, manifest)) = rollback.readable {
             let tip = heads::current(&self.profile, &keys.vault)?.tip;
-            self.swap_manifest(tip, &Finished { manifest, pack: head.manifest })?;
+            self.swap_manifest(tip, &Finished { manifest, pack })?;
         }
         // What the devices have noted since, this one still knows.
         if let (true, Some(record)) = (is_root, record) {
@@ -125,39 +120,39 @@ impl Client {
         Ok(())
     }
 
-    /// Returns the lists of the newest state that is gone on with, or the newest that can be read.
-    fn readable(&self, back: Option<&Back>) -> Result<GoesOn, ClientError> {
+    /// Returns the newest lists that can be read, of what the server shows.
+    fn goes_on(&self, back: Option<&Back>) -> Result<GoesOn, ClientError> {
         let keys = Arc::clone(&self.profile.keys);
-        let manifest = |head: &Head| manifest_of(&self.profile, &self.remote, head);
-        let newest = match back {
-            Some(back) => back.judged.counting.last().map(|opened| opened.head.clone()),
-            None => heads::current(&self.profile, &keys.vault)?.head,
-        };
-        let Some(newest) = newest else { return Ok(GoesOn::default()) };
-        match manifest(&newest) {
-            Err(ClientError::Misbehaviour(_)) => {}
-            manifest => return Ok(GoesOn { manifest: manifest?, older: None }),
-        }
-        let judged = match back {
-            Some(back) => back.judged.clone(),
+        let counting = match back {
+            Some(back) => back.judged.counting.clone(),
             None => {
+                let Some(newest) = heads::current(&self.profile, &keys.vault)?.head else {
+                    return Ok(GoesOn::default());
+                };
+                if let Some(found) = self.readable(&newest, 0)? {
+                    return Ok(found);
+                }
                 let chain = self.remote.heads(&keys.vault, 1, newest.seq)?;
                 let removals = keys.removals();
                 head::follow(Before::NOTHING, &chain, &keys.vault, &keys.account, removals)?
+                    .counting
             }
         };
-        for (states, opened) in (0..).zip(judged.counting.iter().rev()) {
-            match manifest(&opened.head) {
-                Err(ClientError::Misbehaviour(_)) => {}
-                found => {
-                    let found = Some((opened.head.clone(), found?));
-                    let older = Some((states, found));
-                    return Ok(GoesOn { older, ..GoesOn::default() });
-                }
+        for (newer, opened) in (0..).zip(counting.iter().rev()) {
+            if let Some(found) = self.readable(&opened.head, newer)? {
+                return Ok(found);
             }
         }
-        // SR-003: no list is there at all.
-        Err(Misbehaviour::PackMissing.into())
+        // SR-003: there was something, and no list of it is there.
+        Misbehaviour::PackMissing.refuse_if(!counting.is_empty())?;
+        Ok(GoesOn::default())
+    }
+
+    fn readable(&self, head: &Head, newer: u64) -> Result<Option<GoesOn>, ClientError> {
+        match manifest_of(&self.profile, &self.remote, head) {
+            Err(ClientError::Misbehaviour(_)) => Ok(None),
+            manifest => Ok(Some(GoesOn { pack: head.manifest, manifest: manifest?, newer })),
+        }
     }
 
     fn known_manifest(&self) -> Manifest {
@@ -168,12 +163,18 @@ impl Client {
     }
 }
 
-/// What is gone on with.
-#[derive(Default)]
+/// What is gone on with: nothing, for a space without a head.
 struct GoesOn {
+    pack: PackId,
     manifest: Manifest,
-    /// If the newest can't be read: how many states older it is, and what it is.
-    older: Option<(u64, Option<(Head, Manifest)>)>,
+    /// How many states are newer, and can't be read.
+    newer: u64,
+}
+
+impl Default for GoesOn {
+    fn default() -> Self {
+        Self { pack: PackId([0; 32]), manifest: Manifest::default(), newer: 0 }
+    }
 }
 
 /// Compares a space with what this device has accepted of it. What the server shows must have been made by the

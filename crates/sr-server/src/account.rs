@@ -100,8 +100,11 @@ fn follow(
             None => account = Some(Verified::begin(id, block).map_err(refused)?),
             Some(account) => {
                 // What this server has taken before, was in time.
-                if !server.stores.meta.is_owed(&entry)? && !is_promised(block) {
-                    check_time(account, block, &chain, server.now_s())?;
+                if let Err(late) = check_time(account, block, &chain, server.now_s())
+                    && !server.stores.meta.is_owed(&entry)?
+                    && !is_promised(block)
+                {
+                    return Err(late);
                 }
                 account.extend(block).map_err(refused)?;
             }

@@ -288,6 +288,13 @@ fn kit_line(status: &Status) -> String {
 }
 
 fn kit_warning(status: &Status) -> Option<String> {
+    if status.is_kit_lost {
+        return Some(
+            "the server was put back from a backup and has lost what your recovery kit opens: make a new kit with \
+             the old one at hand, `strongroom recovery kit`"
+                .into(),
+        );
+    }
     if status.is_limited {
         return None;
     }

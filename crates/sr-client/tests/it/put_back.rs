@@ -152,6 +152,31 @@ fn what_was_only_promised_comes_back_after_the_end() {
     Client::restore_kit(&paper, &address, &kit, "paper", clock()).expect("restores");
 }
 
+/// What the kit opens is on the server and on the device that made the kit; here another one comes first.
+#[test]
+fn a_kit_that_opens_nothing_any_more_is_spoken_of() {
+    let mut world = World::new();
+    world.write("first", "of yesterday");
+    world.backup();
+    let phone = world.other("phone");
+    drop(world.link("phone"));
+    world.logged(2);
+    let copy = world.copied();
+    drop(world.with_kit());
+    world.logged(3);
+    let mut other = Client::open(&phone, clock()).expect("opens");
+    other.status().expect("reads");
+    let is_lost = |client: &mut Client| client.status().expect("reads").is_kit_lost;
+    assert!(!is_lost(&mut world.client()));
+    world.put_copy_back(&copy);
+    other.devices().expect("gives back");
+    drop(other);
+    is_refused_as_put_back(backup(&mut world.client()));
+    assert!(is_lost(&mut world.client()));
+    world.meta().end_put_back().expect("ends");
+    assert!(is_lost(&mut world.client()));
+}
+
 /// Two devices that have seen the second of two snapshots, a copy of the server from before it, and the one of
 /// now.
 fn two_days() -> (World, PathBuf, PathBuf) {
