@@ -193,8 +193,11 @@ pub(crate) fn sync(
             Err(ClientError::ServerRefused(
                 ErrorCode::Conflict | ErrorCode::BlockRefused | ErrorCode::TooEarly,
             )) => overtaken = true,
-            // The account is not there, which reading it will say; or nothing new is stored now.
-            Err(ClientError::ServerRefused(ErrorCode::NotFound | ErrorCode::PutBack)) => {}
+            // The account is not there, which reading it will say.
+            Err(ClientError::ServerRefused(ErrorCode::NotFound)) => {}
+            // Nothing new is stored now. What there is, can be read.
+            Err(ClientError::ServerRefused(ErrorCode::PutBack))
+                if profile.keys.account.seq() > 0 => {}
             done => done?,
         }
     }
@@ -249,6 +252,11 @@ pub(crate) fn act(
             } else {
                 ClientError::ServerRefused(code)
             })
+        }
+        // What was refused does not come into force by itself, days later.
+        Err(error @ ClientError::ServerRefused(ErrorCode::PutBack)) => {
+            profile.clear_act()?;
+            Err(error)
         }
         done => done,
     }

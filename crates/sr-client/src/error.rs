@@ -81,6 +81,9 @@ pub enum ClientError {
         /// The id of the kit in force, if it is known.
         expected: Option<String>,
     },
+    /// It is the kit in force, and the server has lost what it opens.
+    #[error("the server has lost what this recovery kit opens")]
+    KitLost,
     /// A newer kit has replaced it.
     #[error("this recovery kit was replaced by a newer one")]
     KitReplaced {
@@ -124,6 +127,8 @@ pub enum ClientError {
     Sealed {
         /// Unix seconds since when.
         since_s: u64,
+        /// Whether all that it is known to have done is to show an older state, which a person may accept.
+        is_rollback: bool,
     },
     /// There is nothing by that name.
     #[error("there is no {0}")]

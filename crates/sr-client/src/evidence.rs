@@ -163,7 +163,9 @@ impl Profile {
     /// **Errors** [`ClientError::Sealed`].
     pub(crate) fn require_unsealed(&self) -> Result<(), ClientError> {
         match self.sealed()? {
-            Some(Sealed { since_s, .. }) => Err(ClientError::Sealed { since_s }),
+            Some(Sealed { since_s, is_rollback }) => {
+                Err(ClientError::Sealed { since_s, is_rollback: is_rollback == 1 })
+            }
             None => Ok(()),
         }
     }

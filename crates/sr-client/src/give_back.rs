@@ -74,6 +74,7 @@ impl Client {
         let Some(older) = older else { return done };
         let again = given.and_then(|()| work(self));
         match again {
+            Err(error @ ClientError::ServerRefused(ErrorCode::VoucherRefused)) => Err(error),
             // A server that ends the conversation now has shown an older state all the same.
             Err(error) if !is_answer(&error) => {
                 evidence::about_answers_in_doubt(&mut self.profile, &self.remote);
@@ -139,6 +140,8 @@ fn is_older(misbehaviour: Misbehaviour) -> bool {
 
 fn unless_refused(done: Result<(), ClientError>) -> Result<(), ClientError> {
     match done {
+        // A person can help: the invite that paid was younger than the backup.
+        Err(ClientError::ServerRefused(ErrorCode::VoucherRefused)) => done,
         Err(ClientError::ServerRefused(_) | ClientError::Misbehaviour(_) | ClientError::NoLog) => {
             Ok(())
         }

@@ -150,7 +150,11 @@ impl Client {
     pub fn drill(&mut self, kit: &Kit) -> Result<(), ClientError> {
         self.refresh()?;
         let id = self.kit_id()?;
-        let opened = open_kit(&self.account_remote, kit, id)?;
+        let is_in_force = self.profile.keys.account.policy().kit == Some(kit.keys().public());
+        let opened = match open_kit(&self.account_remote, kit, id) {
+            Err(ClientError::KitWrong { .. }) if is_in_force => return Err(ClientError::KitLost),
+            opened => opened?,
+        };
         if opened.view.account.id() != self.profile.keys.account.id() {
             return Err(ClientError::KitWrong { expected: self.kit_id()? });
         }

@@ -92,6 +92,13 @@ impl Client {
         Ok(rollback)
     }
 
+    /// Refuses when this device sends its server nothing any more.
+    ///
+    /// **Errors** [`ClientError::Sealed`].
+    pub fn require_unsealed(&self) -> Result<(), ClientError> {
+        self.profile.require_unsealed()
+    }
+
     /// Forgets what [`Client::rollback`] has found, and goes on with what the server shows.
     ///
     /// **Errors** those of the local state, and of writing.

@@ -22,6 +22,18 @@ use crate::{Identity, Stores};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
+    /// The copy could not be made.
+    #[error("the copy was not finished: {0}")]
+    Copy(#[source] StoreError),
+    /// There is no room for it.
+    #[error("the copy was not finished: there is no room where it is made")]
+    CopyFull,
+    /// Another copy is being made there, or a server runs on it.
+    #[error("another copy to that directory is being made, or a server runs there")]
+    CopyBusy,
+    /// It has a part of a copy.
+    #[error("this is a copy of a server that was not finished")]
+    CopyUnfinished,
     /// A copy would lie in what it is of.
     #[error("the copy can't be inside the data directory")]
     CopyInside,
@@ -47,7 +59,7 @@ pub enum DataError {
         missing: u64,
     },
     /// There is no server.
-    #[error("there is no server in this directory; `strongroom server up` makes one")]
+    #[error("there is no server in this directory")]
     Missing,
     /// A copy would replace something else.
     #[error("there is another server in that directory, or something else")]
@@ -82,6 +94,9 @@ impl DataDir {
         let lock = lock(dir)?;
         sr_store::check_files(dir)?;
         let is_new = !dir.join(IDENTITY_FILE).exists();
+        if is_new && !dir.join(DATABASE_FILE).exists() && sr_store::has_part_of_copy(dir)? {
+            return Err(DataError::CopyUnfinished);
+        }
         // A new identity beside old records would look like an attack to every client, and new records
         // beside old packs would take all of them for leftovers.
         if is_new && dir.join(DATABASE_FILE).exists() && !Sqlite::open(dir)?.is_empty()? {
@@ -119,8 +134,17 @@ pub fn back_up(dir: &Path, to: &Path) -> Result<Copied, DataError> {
     if is_other || (to.exists() && sr_store::check_files(to).is_err()) {
         return Err(DataError::OtherServer);
     }
-    let _lock = lock(to)?;
-    Ok(sr_store::copy(dir, to)?)
+    let at = |e: StoreError| match e {
+        StoreError::CopyNewer => DataError::Store(e),
+        StoreError::Full => DataError::CopyFull,
+        e => DataError::Copy(e),
+    };
+    let _lock = match lock(to) {
+        Err(DataError::Locked) => return Err(DataError::CopyBusy),
+        Err(DataError::Io(e)) => return Err(at(StoreError::io("making the copy's directory", e))),
+        lock => lock?,
+    };
+    sr_store::copy(dir, to).map_err(at)
 }
 
 /// Returns whether a path, of which the end need not exist, is in a directory, or is it.
@@ -203,7 +227,8 @@ fn lock(dir: &Path) -> Result<DataLock, DataError> {
 /// Returns the identity of the server that is in a directory.
 fn server_of(dir: &Path) -> Result<Identity, DataError> {
     if !dir.join(IDENTITY_FILE).exists() || !dir.join(DATABASE_FILE).exists() {
-        return Err(DataError::Missing);
+        let is_part = dir.exists() && sr_store::has_part_of_copy(dir)?;
+        return Err(if is_part { DataError::CopyUnfinished } else { DataError::Missing });
     }
     read_identity(dir)
 }
@@ -223,8 +248,11 @@ fn write_identity(dir: &Path, seed: &Secret32) -> io::Result<()> {
     let incoming = dir.join("incoming");
     fs::create_dir_all(&incoming)?;
     let temporary = incoming.join("0");
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    // A mode counts for a new file only.
+    if temporary.exists() {
+        fs::remove_file(&temporary)?;
+    }
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(seed.expose())?;
     file.sync_all()?;
     fs::rename(&temporary, &path)?;

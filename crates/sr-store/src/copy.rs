@@ -28,6 +28,17 @@ pub struct Copied {
     pub new_bytes: u64,
 }
 
+/// The database of a copy that is not finished.
+const PART: &str = "incoming/copy";
+
+/// Returns whether a directory has a copy that was begun and not finished.
+///
+/// **Errors** [`StoreError::Failed`].
+pub fn has_part_of_copy(dir: &Path) -> Result<bool, StoreError> {
+    let part = dir.join(PART).try_exists();
+    part.map_err(|e| StoreError::io("looking for a part of a copy", e))
+}
+
 /// Copies the data directory `from`, of a server that may be running, to `to`, where no server runs. Until
 /// it returns, `to` is the copy before, if there was one, and packs besides.
 ///
@@ -37,7 +48,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
     check_files(to)?;
     refuse_newer(from, to)?;
     let target = Files::open(to)?;
-    let (incoming, database) = (to.join("incoming").join("0"), to.join(DATABASE_FILE));
+    let (incoming, database) = (to.join(PART), to.join(DATABASE_FILE));
     // Records first: what they name was there before them.
     let failed = |e| StoreError::sql("copying the database", e);
     let source = connect(&from.join(DATABASE_FILE)).map_err(failed)?;

@@ -303,7 +303,8 @@ pub fn check_files(dir: &Path) -> Result<(), StoreError> {
             "incoming" => each_name(path, &mut |file, _| match file.parse::<PackId>() {
                 Ok(id) if id.to_string() == file => Ok(()),
                 // The identity key before it has its name.
-                _ if file == "0" || file == "1" => Ok(()),
+                // The same, and the database, of a copy that is being made.
+                _ if ["0", "1", "copy"].contains(&file) => Ok(()),
                 _ => Err(unknown(&format!("incoming/{file}"))),
             }),
             _ => Ok(()),

@@ -12,7 +12,7 @@ mod files;
 mod memory;
 mod sqlite;
 
-pub use copy::{Copied, copy};
+pub use copy::{Copied, copy, has_part_of_copy};
 pub use dictionary::{
     DATABASE_FILE, DICTIONARY, DictionaryEntry, DisclosedTable, Disclosure, IDENTITY_FILE,
     LOCK_FILE, Selection, check_files, disclose,

@@ -59,7 +59,9 @@ fn verify(file: &Path, card: Option<Hash>) -> Result<Done, Failure> {
     }
     let is_proven = evidence.verify().is_ok() && is_meant;
     let exit = if is_proven { 0 } else { exit::INVALID };
-    Ok(Done::new(told(&evidence), json_of(&evidence)).with_warnings(warnings, exit))
+    let text = told(&evidence);
+    let text = if is_meant { text } else { format!("NOT ABOUT THE SERVER OF THAT CARD\n\n{text}") };
+    Ok(Done::new(text, json_of(&evidence)).with_warnings(warnings, exit))
 }
 
 fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {

@@ -185,6 +185,21 @@ impl Failure {
             )
         };
         let mut next = vec![next.to_owned()];
+        if rolled_back {
+            next.push(
+                "If the operator has just put the server back from a backup, run the same command again when that is \
+                 finished."
+                    .into(),
+            );
+        }
+        if misbehaviour == Misbehaviour::PackMissing {
+            next.push(
+                "If even that ends here, the list of the newest backup is lost at the server. Another device of \
+                 yours may still have it: run `strongroom backup now` there first. Only if none has it: `strongroom \
+                 trust accept-rollback`."
+                    .into(),
+            );
+        }
         if rolled_back || about_log {
             next.push(
                 "If what the server has signed proves it, this device has kept that: `strongroom evidence ls`."
@@ -216,9 +231,9 @@ impl Failure {
                  your kit: `strongroom recovery take-back`."
             }
             ErrorCode::PutBack => {
-                "Run the same command again later: nothing is lost. What came after the operator's backup, \
-                 this device has given back as far as it had it; the operator finishes it with \
-                 `strongroom server log reseed --finish`."
+                "Run the same command again later. What came after the operator's backup, this device has given \
+                 back as far as it had it; what is on its disk, its next backup after that stores again. The \
+                 operator finishes it with `strongroom server log reseed --finish`."
             }
             ErrorCode::TooEarly => "Check the clocks of this device and of the server.",
             ErrorCode::Version => "Update the older of the two: this program, or the server.",
@@ -261,17 +276,22 @@ impl From<ClientError> for Failure {
                     crate::output::time(until_s)
                 ),
             ),
-            ClientError::Sealed { since_s } => make(
+            ClientError::Sealed { since_s, is_rollback } => make(
                 "SEALED",
                 exit::SECURITY,
                 "The server has signed two things that contradict each other. Reading goes on, where what it shows \
                  is what your devices have signed.",
                 NOTHING_DONE,
                 &format!(
-                    "Since {}: `strongroom evidence ls` says what it did. If the operator has lost your newest \
-                     backups, `strongroom trust accept-rollback`; else make a backup somewhere else: \
+                    "Since {}: `strongroom evidence ls` says what it did. {} make a backup somewhere else: \
                      `strongroom --profile NAME join …`.",
-                    crate::output::time(since_s)
+                    crate::output::time(since_s),
+                    if is_rollback {
+                        "If the operator has lost your newest backups, or they are there again, `strongroom trust \
+                         accept-rollback` goes on with this server; else"
+                    } else {
+                        "That can't be undone: ask the operator, over another channel, and"
+                    }
                 ),
             ),
             ClientError::AlreadyJoined => make(
@@ -332,6 +352,13 @@ impl From<ClientError> for Failure {
                 "Nothing was sent.",
                 "If that was not you, look at your other devices. Else link this one anew, in a new \
                  profile.",
+            ),
+            ClientError::KitLost => make(
+                "KIT_LOST",
+                exit::WRONG_KIT,
+                "The kit is the one in force, but the server was put back from a backup that is older than it.",
+                "Nothing was released.",
+                "Make a new one, with this page at hand, on a device that works: `strongroom recovery kit`.",
             ),
             ClientError::KitReplaced { when_s } => make(
                 "KIT_REPLACED",
@@ -559,6 +586,18 @@ impl From<sr_server::DataError> for Failure {
     fn from(error: sr_server::DataError) -> Self {
         use sr_server::DataError;
         let title = with_causes(&error);
+        let (meaning, did) = match error {
+            DataError::Copy(_)
+            | DataError::CopyFull
+            | DataError::CopyBusy
+            | DataError::CopyInside
+            | DataError::OtherServer
+            | DataError::Store(sr_store::StoreError::CopyNewer) => (
+                "There is no copy of now.",
+                "The server was not touched; the copy before is as it was.",
+            ),
+            _ => ("The server's data directory can't be used as it is.", NOTHING_DONE),
+        };
         let (code, exit, next) = match error {
             DataError::Locked => ("LOCKED", exit::LOCKED, "Stop the other server first."),
             DataError::Missing => {
@@ -573,6 +612,19 @@ impl From<sr_server::DataError> for Failure {
                 "USAGE",
                 exit::USAGE,
                 "Choose another with `--to DIR`: an empty one, or an earlier copy.",
+            ),
+            DataError::CopyBusy => {
+                ("LOCKED", exit::LOCKED, "Wait for it; then run the command again.")
+            }
+            DataError::CopyUnfinished => (
+                "SERVER_DATA",
+                exit::STATE,
+                "Run `strongroom server backup` again, or use another copy.",
+            ),
+            DataError::Copy(_) | DataError::CopyFull => (
+                "FAILED",
+                exit::FAILED,
+                "Make room there, or name another with `--to DIR`; the same command goes on.",
             ),
             DataError::LogShort { .. } => (
                 "LOG_SHORT",
@@ -591,14 +643,7 @@ impl From<sr_server::DataError> for Failure {
                 "Check that the directory is readable, writable and not full.",
             ),
         };
-        Self {
-            code,
-            exit,
-            title,
-            meaning: "The server's data directory can't be used as it is.",
-            did: NOTHING_DONE,
-            next: vec![next.to_owned()],
-        }
+        Self { code, exit, title, meaning, did, next: vec![next.to_owned()] }
     }
 }
 

@@ -173,7 +173,9 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
             }
         });
     }
-    let code = if is_old {
+    let code = if status.sealed.is_some() {
+        exit::SECURITY
+    } else if is_old {
         exit::PARTLY
     } else if status.unreachable.is_some() {
         exit::UNREACHABLE
@@ -246,11 +248,10 @@ fn log_line(log: &LogState) -> String {
 
 /// A server that was put back from a backup is no alarm once it has everything again, and is not kept quiet.
 fn put_back_line(event: PutBack) -> String {
-    let again =
-        if event.times > 1 { format!(", the {}. time", event.times) } else { String::new() };
+    let times = if event.times > 1 { format!(", {} times", event.times) } else { String::new() };
     format!(
-        "Put back    {}{again}: the server showed an older state, as one does that was put back from a\n            \
-         backup; this device gave it back what it knew\n",
+        "Put back    {}{times}: the server showed an older state than this device knew, as one does that was\n            \
+         put back from a backup\n",
         time(event.time_s)
     )
 }

@@ -99,7 +99,10 @@ impl Stage {
         before.put_back(&self.data()).map_err(adversary)?;
         let mut laptop = self.device("laptop")?;
         laptop.add_folder(&self.folder)?;
-        let wrote = laptop.backup(None, &Progress::default()).is_ok();
+        let wrote = laptop.backup(None, &Progress::default());
+        // Once the removal is in the log, the laptop's own program sees that it is shown the past.
+        let notices = matches!(wrote, Err(ClientError::Misbehaviour(Misbehaviour::LogNotOwn)));
+        let wrote = wrote.is_ok();
         drop(laptop);
         now.put_back(&self.data()).map_err(adversary)?;
         let shown = self.client()?.snapshots().map(|snapshots| snapshots.len());
@@ -108,8 +111,10 @@ impl Stage {
         let refuses = matches!(self.device("laptop")?.snapshots(), Err(ClientError::DeviceRemoved));
         let goes_on = self.client()?.backup(None, &Progress::default()).is_ok();
         let is = |shown: &Result<usize, ClientError>| matches!(shown, Ok(n) if *n == expected);
-        let held = wrote && refuses && goes_on && is(&shown) && is(&shown_second);
-        let happened = if held {
+        let held = (wrote || notices) && refuses && goes_on && is(&shown) && is(&shown_second);
+        let happened = if held && notices {
+            "REFUSED, SR-035: its own program saw the removal in the log".to_owned()
+        } else if held {
             "REFUSED, SR-014: what it wrote counts nowhere".to_owned()
         } else {
             format!("wrote {wrote}, shown {shown:?} and {shown_second:?}, refuses {refuses}")
