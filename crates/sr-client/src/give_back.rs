@@ -175,7 +175,11 @@ fn give_back_account(profile: &Profile, remote: &Remote) -> Result<bool, ClientE
     // What the log has comes back at once; the rest, once the server stores again what is new.
     let logged = profile.own_logged()?.unwrap_or(0);
     let logged = usize::try_from(logged).unwrap_or(usize::MAX).saturating_sub(served.len());
-    let (logged, rest) = lost.split_at(logged.min(lost.len()));
+    let (mut logged, mut rest) = lost.split_at(logged.min(lost.len()));
+    // Of a state in between, nobody has the key block: then all come together.
+    if key_block_of(account, &own[..own.len() - rest.len()]) != key_block_of(account, &own) {
+        (logged, rest) = (&[], lost);
+    }
     for blocks in [logged, rest].into_iter().filter(|blocks| !blocks.is_empty()) {
         let request = append(profile, &served, blocks)?;
         let last = Block::parse(&blocks[blocks.len() - 1]).map_err(|_| profile.damaged())?;

@@ -126,30 +126,35 @@ fn backup(client: &mut Client) -> Result<Vec<sr_client::BackupReport>, ClientErr
     client.backup(None, &Progress::default())
 }
 
-/// A change that no device has seen in the log yet: the server's promise to log it brings it back.
+/// Changes that no device has seen in the log yet, or not all: the server's promise to log them brings them back.
 #[test]
 fn what_was_only_promised_comes_back_after_the_end() {
-    let mut world = World::new();
-    world.write("first", "of yesterday");
-    world.backup();
-    world.logged(1);
-    let copy = world.copied();
-    // The last that the laptop does with the account is not in the log that it has read.
-    drop(world.link("phone"));
-    let kit = world.with_kit();
-    world.put_copy_back(&copy);
-    world.meta().set_put_back(b"").expect("sets");
-    is_refused(world.client().snapshots(), Misbehaviour::ChainRolledBack);
-    world.meta().end_put_back().expect("ends");
-    // Long after the time by which it was promised.
-    world.ahead.fetch_add(3600, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(world.snapshots().len(), 1);
-    world.backup();
-    world.logged(3);
-    assert_eq!(world.open("phone").devices().expect("lists").len(), 2);
-    no_alarm(&world.profile());
-    let (address, paper) = (world.invite().address, world.dir.path().join("paper"));
-    Client::restore_kit(&paper, &address, &kit, "paper", clock()).expect("restores");
+    for first_is_read in [false, true] {
+        let mut world = World::new();
+        world.write("first", "of yesterday");
+        world.backup();
+        world.logged(1);
+        let copy = world.copied();
+        drop(world.link("phone"));
+        if first_is_read {
+            world.logged(2);
+        }
+        // The last that the laptop does with the account is not in the log that it has read.
+        let kit = world.with_kit();
+        world.put_copy_back(&copy);
+        world.meta().set_put_back(b"").expect("sets");
+        is_refused(world.client().snapshots(), Misbehaviour::ChainRolledBack);
+        world.meta().end_put_back().expect("ends");
+        // Long after the time by which it was promised.
+        world.ahead.fetch_add(3600, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(world.snapshots().len(), 1);
+        world.backup();
+        world.logged(3);
+        assert_eq!(world.open("phone").devices().expect("lists").len(), 2);
+        no_alarm(&world.profile());
+        let (address, paper) = (world.invite().address, world.dir.path().join("paper"));
+        Client::restore_kit(&paper, &address, &kit, "paper", clock()).expect("restores");
+    }
 }
 
 /// What the kit opens is on the server and on the device that made the kit; here another one comes first.
