@@ -160,13 +160,7 @@ fn what_was_only_promised_comes_back_after_the_end() {
 /// What the kit opens is on the server and on the device that made the kit; here another one comes first.
 #[test]
 fn a_kit_that_opens_nothing_any_more_is_spoken_of() {
-    let mut world = World::new();
-    world.write("first", "of yesterday");
-    world.backup();
-    let phone = world.other("phone");
-    drop(world.link("phone"));
-    world.logged(2);
-    let copy = world.copied();
+    let (mut world, copy, phone) = one_day();
     drop(world.with_kit());
     world.logged(3);
     let mut other = Client::open(&phone, clock()).expect("opens");
@@ -182,16 +176,22 @@ fn a_kit_that_opens_nothing_any_more_is_spoken_of() {
     assert!(is_lost(&mut world.client()));
 }
 
-/// Two devices that have seen the second of two snapshots, a copy of the server from before it, and the one of
-/// now.
-fn two_days() -> (World, PathBuf, PathBuf) {
+/// Two devices that have seen a snapshot, a copy of the server as it is then, and the second device's profile.
+fn one_day() -> (World, PathBuf, PathBuf) {
     let mut world = World::new();
     world.write("first", "of yesterday");
     world.backup();
     let phone = world.other("phone");
     drop(world.link("phone"));
+    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 1);
     world.logged(2);
     let copy = world.copied();
+    (world, copy, phone)
+}
+
+/// The same, and both have seen another snapshot since.
+fn two_days() -> (World, PathBuf, PathBuf) {
+    let (world, copy, phone) = one_day();
     world.write("second", "of today");
     world.backup();
     assert_eq!(world.open("phone").snapshots().expect("reads").len(), 2);
@@ -259,14 +259,7 @@ fn what_is_lost_for_good_is_forgotten_by_those_who_say_so() {
 /// An operator who forgets to say that the server was put back: whoever comes first writes on the older state.
 #[test]
 fn a_state_that_somebody_wrote_on_is_gone_on_with_when_a_person_says_so() {
-    let mut world = World::new();
-    world.write("first", "of yesterday");
-    world.backup();
-    let phone = world.other("phone");
-    drop(world.link("phone"));
-    assert_eq!(world.open("phone").snapshots().expect("reads").len(), 1);
-    world.logged(2);
-    let copy = world.copied();
+    let (mut world, copy, phone) = one_day();
     world.write("second", "of today");
     world.backup();
     world.put_copy_back(&copy);
@@ -291,6 +284,9 @@ fn lists_that_are_lost_for_good_are_forgotten_when_a_person_says_so() {
     let (mut world, copy, phone) = two_days();
     world.put_copy_back(&copy);
     assert_eq!(world.snapshots().len(), 2);
+    // An honest server is not accused for what it got back.
+    no_alarm(&world.profile());
+    assert!(world.client().status().expect("reads").sealed.is_none());
     fs::remove_dir_all(world.profile()).expect("deletes");
     let mut other = Client::open(&phone, clock()).expect("opens");
     fs::remove_dir_all(phone.join("cache")).expect("deletes");
@@ -322,4 +318,42 @@ fn a_state_from_before_a_device_was_taken_out_is_not_gone_on_with() {
     });
     is_refused(world.client().snapshots(), Misbehaviour::HeadRolledBack);
     is_refused(world.client().rollback(), Misbehaviour::HeadRolledBack);
+}
+
+/// What a server refuses while it is put back does not come into force by itself, days later.
+#[test]
+fn a_change_that_was_refused_is_not_made_later() {
+    let (world, _, _) = one_day();
+    world.meta().set_put_back(b"").expect("sets");
+    is_refused_as_put_back(world.client().revoke_device("phone"));
+    world.meta().end_put_back().expect("ends");
+    assert_eq!(world.client().chain().expect("reads").devices, 2);
+    assert_eq!(world.open("phone").snapshots().expect("is still in").len(), 1);
+    world.client().revoke_device("phone").expect("takes out");
+}
+
+/// An invite that is younger than the copy: the server does not know what has paid for the spaces.
+#[test]
+fn who_joined_after_the_copy_needs_another_invite() {
+    let (mut world, copy, _) = one_day();
+    let profile = world.other("late");
+    let join = |invite| Client::join(&profile, &invite, None, "late", clock());
+    let mut late = join(world.invite()).expect("joins");
+    late.add_folder(&world.folder()).expect("adds");
+    backup(&mut late).expect("stores");
+    wait_for(&late.log().expect("reads"), 3);
+    late.snapshots().expect("reads the log");
+    drop(late);
+    world.put_copy_back(&copy);
+    let refused = Client::open(&profile, clock()).expect("opens").snapshots().map(drop);
+    assert!(
+        matches!(refused, Err(ClientError::ServerRefused(ErrorCode::VoucherRefused))),
+        "{refused:?}"
+    );
+    world.meta().end_put_back().expect("ends");
+    let mut late = join(world.invite()).expect("takes the new vouchers");
+    backup(&mut late).expect("goes on");
+    assert_eq!(late.snapshots().expect("reads").len(), 2);
+    drop(late);
+    no_alarm(&profile);
 }

@@ -13,10 +13,20 @@ use sr_wire::{
     log::{Entry, Key},
 };
 
-use crate::rights::{Connection, SPACE, head, key, start_with, swap};
+use crate::rights::{Connect, Connection, SPACE, head, key, start_with, swap};
 
 fn seed(byte: u8) -> Secret32 {
     Secret32::init_with(|seed| seed.fill(byte))
+}
+
+/// A server that serves, and a connection with it.
+async fn begin() -> (Arc<MemoryMeta>, Connect, Connection) {
+    let meta = Arc::new(MemoryMeta::default());
+    let connect = start_with(Arc::clone(&meta));
+    let one = Connection::new(&connect, 1).await;
+    // It has begun its log by then.
+    one.call(api::CARD, Vec::new()).await.expect("answers");
+    (meta, connect, one)
 }
 
 /// Two heads in a row.
@@ -29,9 +39,7 @@ fn heads() -> Vec<SealedHead> {
 
 #[tokio::test]
 async fn heads_come_back_only_up_to_one_that_the_server_called_the_newest() {
-    let meta = Arc::new(MemoryMeta::default());
-    let connect = start_with(Arc::clone(&meta));
-    let one = Connection::new(&connect, 1).await;
+    let (meta, _connect, one) = begin().await;
     one.create().await.expect("creates");
     let signed = |head: &SealedHead, by: u8| {
         SignedAnswer::sign(SPACE, Some(head), [0; 32], &SigningKey::from_seed(&seed(by)))
@@ -63,9 +71,7 @@ async fn heads_come_back_only_up_to_one_that_the_server_called_the_newest() {
 
 #[tokio::test]
 async fn nothing_new_is_stored_until_the_operator_says_that_all_is_back() {
-    let meta = Arc::new(MemoryMeta::default());
-    let connect = start_with(Arc::clone(&meta));
-    let one = Connection::new(&connect, 1).await;
+    let (meta, _connect, one) = begin().await;
     one.create().await.expect("creates");
     one.prove(Right::Append, &key(2)).await.expect("proves");
     meta.set_put_back(b"").expect("sets");
@@ -120,12 +126,7 @@ fn known(meta: &MemoryMeta) -> Known {
 
 #[tokio::test]
 async fn the_log_comes_back_as_it_was_signed_and_no_other() {
-    let meta = Arc::new(MemoryMeta::default());
-    let connect = start_with(Arc::clone(&meta));
-    let one = Connection::new(&connect, 1).await;
-    // The server has begun its log.
-    let card = one.call(api::CARD, Vec::new()).await;
-    card.expect("answers");
+    let (meta, _connect, one) = begin().await;
     let known = known(&meta);
     let last = *known.entries.last().expect("has one");
     let len = || meta.log_entries(0, 100).expect("reads").len();
@@ -155,9 +156,7 @@ async fn the_log_comes_back_as_it_was_signed_and_no_other() {
 /// contradict itself.
 #[tokio::test]
 async fn who_knows_a_longer_log_stops_a_server_from_going_on() {
-    let meta = Arc::new(MemoryMeta::default());
-    let connect = start_with(Arc::clone(&meta));
-    let one = Connection::new(&connect, 1).await;
+    let (meta, _connect, one) = begin().await;
     one.create().await.expect("creates");
     one.prove(Right::Append, &key(2)).await.expect("proves");
     let known = known(&meta);
@@ -173,10 +172,7 @@ async fn who_knows_a_longer_log_stops_a_server_from_going_on() {
 /// promises that were kept.
 #[tokio::test]
 async fn a_checkpoint_comes_back_over_entries_that_are_there() {
-    let meta = Arc::new(MemoryMeta::default());
-    let connect = start_with(Arc::clone(&meta));
-    let one = Connection::new(&connect, 1).await;
-    one.call(api::CARD, Vec::new()).await.expect("answers");
+    let (meta, _connect, one) = begin().await;
     let known = known(&meta);
     meta.set_put_back(b"").expect("sets");
     let before = meta.checkpoint().expect("reads").expect("has one");
