@@ -7,7 +7,7 @@ use std::{
 };
 
 use sr_client::{Client, ClientError, Progress, ReadData, evidence_files};
-use sr_store::{MetaStore, Sqlite};
+use sr_store::{Fault, MetaStore, Sqlite};
 use sr_wire::{Misbehaviour, api::ErrorCode};
 
 use crate::{
@@ -356,4 +356,34 @@ fn who_joined_after_the_copy_needs_another_invite() {
     assert_eq!(late.snapshots().expect("reads").len(), 2);
     drop(late);
     no_alarm(&profile);
+}
+
+/// A server that shows an older state, and whose calls all fail from some call on: what it has signed by then is
+/// refused for what it is, and kept.
+#[test]
+fn who_ends_the_conversation_has_shown_an_older_state_all_the_same() {
+    let (mut world, yesterday, _) = two_days();
+    let kept = world.dir.path().join("kept");
+    copy(&world.profile(), &kept);
+    let mut caught = 0;
+    for calls in (0..).step_by(2) {
+        world.faults.clear();
+        world.put_copy_back(&yesterday);
+        fs::remove_dir_all(world.profile()).expect("deletes");
+        copy(&kept, &world.profile());
+        world.faults.set(Fault::Ends, calls);
+        let done = world.client().snapshots().map(drop);
+        if done.is_ok() {
+            break;
+        }
+        let database = rusqlite::Connection::open(world.profile().join("state.db")).expect("opens");
+        let query = "SELECT EXISTS (SELECT 1 FROM state WHERE key = 'put-back')";
+        let is_noted: bool = database.query_row(query, [], |row| row.get(0)).expect("reads");
+        if is_noted {
+            is_refused(done, Misbehaviour::HeadRolledBack);
+            assert_eq!(evidence_files(&world.profile()).expect("lists").len(), 1, "{calls}");
+            caught += 1;
+        }
+    }
+    assert!(caught > 0);
 }
