@@ -58,6 +58,8 @@ pub struct Client {
     lost_packs: u64,
     unmended: u64,
     marked_by_others: u64,
+    /// By how many states the server's is older than the newest in its log, if it was refused for that.
+    pub(crate) older_by: Option<u64>,
 }
 
 /// A snapshot, as people see it.
@@ -238,6 +240,7 @@ impl Client {
             lost_packs: 0,
             unmended: 0,
             marked_by_others: 0,
+            older_by: None,
         }
     }
 
@@ -298,6 +301,7 @@ impl Client {
             return self.profile.set_space_generation(keys.vault.space(), keys.vault.generation());
         }
         self.make_space(keys.root()?, &self.root_remote)?;
+        self.check_freshness()?;
         if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
             // A device that does not count writes no record.
             self.require_full()?;
@@ -488,6 +492,7 @@ impl Client {
         self.marked_by_others = self.marks_of_others(&ran.manifest);
         self.lost_packs = ran.lost.len() as u64;
         self.unmended = ran.unmended;
+        self.send_freshness();
         Ok(ran.reports)
     }
 
@@ -694,6 +699,7 @@ fn begin<'a>(
         pins,
         places,
         log_note,
+        policy: Vec::new(),
         kept,
     })
 }

@@ -66,6 +66,7 @@ impl Client {
         }
         self.refresh()?;
         self.require_full()?;
+        self.require_witnessed()?;
         let invite = self.profile.invite()?;
         let template = ShareTemplate {
             account: self.profile.keys.account.id(),

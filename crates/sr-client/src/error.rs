@@ -5,6 +5,8 @@ use std::{io, path::PathBuf};
 use sr_wire::{Misbehaviour, api::ErrorCode};
 use thiserror::Error;
 
+use crate::Unwitnessed;
+
 /// A file that was not restored or can't be had back, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedFile {
@@ -130,6 +132,12 @@ pub enum ClientError {
         /// Whether all that it is known to have done is to show an older state, which a person may accept.
         is_rollback: bool,
     },
+    /// The account's witnesses have not cosigned what the server shows of its log, or long ago.
+    #[error("the server's log can't be relied on: {0}")]
+    Unwitnessed(#[from] Unwitnessed),
+    /// A text is no witness policy.
+    #[error("this is no witness policy")]
+    PolicyWrong,
     /// There is nothing by that name.
     #[error("there is no {0}")]
     NotFound(String),

@@ -135,10 +135,10 @@ pub struct Sealed {
 
 impl Profile {
     /// Returns the cards of the server that this device has followed, from the first on.
-    fn cards(&self) -> Result<Vec<SignedCard>, ClientError> {
+    pub(crate) fn cards(&self) -> Result<Vec<SignedCard>, ClientError> {
         let Some(row) = self.get("cards")? else { return Ok(Vec::new()) };
         let followed: CardsRow =
-            decode("cards", &row, limits::MESSAGE_LEN_MAX).map_err(|_| self.damaged())?;
+            decode("cards", &row, limits::CARDS_LEN_MAX).map_err(|_| self.damaged())?;
         Ok(followed.cards)
     }
 

@@ -20,6 +20,7 @@ mod error;
 mod evidence;
 mod exclude;
 mod file;
+mod freshness;
 mod give_back;
 mod heads;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod spaces;
 mod verify;
 mod view;
 mod walk;
+mod witness;
 
 pub use account::Waiting;
 pub use backup::{BackupReport, Skipped};
@@ -82,3 +84,4 @@ pub use sr_vault::{
     retention::{Keep, Reason},
 };
 pub use verify::{ReadData, VerifyReport};
+pub use witness::{Level, Trust, Unwitnessed, WitnessState};

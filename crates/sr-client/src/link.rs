@@ -180,6 +180,7 @@ impl Linking {
                 pins: pins.answers,
                 places: pins.places,
                 log_note,
+                policy: pins.policy.into(),
                 kept: None,
             },
         )?;
@@ -245,10 +246,12 @@ impl Client {
         let code = LinkCode::parse(code).ok_or(ClientError::LinkCode)?;
         self.fresh(Client::anchors)?;
         self.require_full()?;
+        self.require_witnessed()?;
         let keys = Arc::clone(&self.profile.keys);
         let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
         let log = self.profile.log_note()?.into();
-        let mut pins = Pins { name, answers: Vec::new(), places: Vec::new(), log };
+        let policy = self.profile.pinned_policy()?.unwrap_or_default().into_bytes().into();
+        let mut pins = Pins { name, answers: Vec::new(), places: Vec::new(), log, policy };
         let commit: LinkCommit = match look(&self.account_remote, &code, COMMIT)? {
             Some(commit) => commit,
             None => return Err(ClientError::LinkExpired),
@@ -365,9 +368,9 @@ impl Client {
         if self.profile.space_generation(keys.vault.space())?.is_none() {
             self.profile.set_space_generation(keys.vault.space(), 0)?;
         }
-        self.refresh()?;
-        heads::newest(&mut self.profile, &self.remote, &keys.vault, false)?;
-        Ok(())
+        self.fresh(|client| {
+            heads::newest(&mut client.profile, &client.remote, &keys.vault, false).map(drop)
+        })
     }
 }
 

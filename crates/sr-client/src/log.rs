@@ -23,9 +23,6 @@ use crate::{
 /// No bundle of entries is longer: 256 of them, each with its length before it. One of a later version
 /// may have longer entries.
 const BUNDLE_LEN_MAX: usize = TILE_WIDTH * (2 + 1024);
-/// No checkpoint is longer: the log's own two signatures, and room for others. It has to fit a linking's last
-/// message.
-const CHECKPOINT_LEN_MAX: usize = 16 * 1024;
 
 /// What a server says of its log, signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +102,7 @@ impl LogReader {
     /// [`Misbehaviour::LogForked`] when this profile knows better.
     pub fn status(&self) -> Result<LogStatus, ClientError> {
         let shown = shown(&self.remote, &self.clock)?;
-        let known = self.own.as_ref().and_then(|own| own.checkpoint.as_ref());
-        Follow { to: &shown.checkpoint, known }.refuse_less()?;
+        Follow { to: &shown.checkpoint, known: self.known() }.refuse_less()?;
         Ok(shown.status())
     }
 
@@ -122,10 +118,9 @@ impl LogReader {
     pub fn verify(&self, progress: &Progress) -> Result<VerifiedLog, ClientError> {
         let shown = shown(&self.remote, &self.clock)?;
         let account = self.own.as_ref().map(|own| &own.keys.account);
-        let known = self.own.as_ref().and_then(|own| own.checkpoint.as_ref());
         progress.start(Phase::Checking, shown.checkpoint.size());
         let mut mirror = Mirror::default();
-        let follow = Follow { to: &shown.checkpoint, known };
+        let follow = Follow { to: &shown.checkpoint, known: self.known() };
         let unknown_from = follow.read(&self.remote, &mut mirror, |mirror, _, _| {
             progress.did(1, ENTRY_LEN as u64);
             let Some(account) = account else { return Ok(()) };
@@ -140,6 +135,10 @@ impl LogReader {
         let accounts = mirror.fold().keys().filter(|key| key.kind == ACCOUNT).count() as u64;
         let last_s = mirror.fold().time_s();
         Ok(VerifiedLog { status: shown.status(), accounts, last_s, unknown_from, missing })
+    }
+
+    fn known(&self) -> Vec<&Checkpoint> {
+        self.own.iter().filter_map(|own| own.checkpoint.as_ref()).collect()
     }
 }
 
@@ -184,7 +183,7 @@ impl Shown {
 ///
 /// **Errors** [`ClientError::NoLog`], [`Misbehaviour::LogUnsigned`].
 pub(crate) fn shown(remote: &Remote, clock: &Clock) -> Result<Shown, ClientError> {
-    let (card, note) = match remote.log_file("checkpoint", CHECKPOINT_LEN_MAX) {
+    let (card, note) = match remote.log_file("checkpoint", limits::CHECKPOINT_LEN_MAX) {
         Err(ClientError::ServerRefused(ErrorCode::NotFound)) => return Err(ClientError::NoLog),
         shown => shown?,
     };
@@ -198,8 +197,8 @@ pub(crate) fn shown(remote: &Remote, clock: &Clock) -> Result<Shown, ClientError
 /// From where a log is read to where.
 pub(crate) struct Follow<'a> {
     pub(crate) to: &'a Checkpoint,
-    /// What this device has accepted before, if anything.
-    pub(crate) known: Option<&'a Checkpoint>,
+    /// What this device has accepted before, and what witnesses have cosigned.
+    pub(crate) known: Vec<&'a Checkpoint>,
 }
 
 impl Follow<'_> {
@@ -234,23 +233,21 @@ impl Follow<'_> {
 
     /// Refuses what the known checkpoint alone refutes, whatever the entries are.
     pub(crate) fn refuse_less(&self) -> Result<(), Misbehaviour> {
-        let Some(known) = self.known else { return Ok(()) };
-        let (shown, size) = (self.to, known.size());
-        // SR-036
-        Misbehaviour::LogRolledBack.refuse_if(shown.size() < size)?;
-        // SR-033
-        let is_other = shown.size() == size && shown.root() != known.root();
-        Misbehaviour::LogForked.refuse_if(is_other)
+        for known in &self.known {
+            let (shown, size) = (self.to, known.size());
+            // SR-036
+            Misbehaviour::LogRolledBack.refuse_if(shown.size() < size)?;
+            // SR-033
+            let is_other = shown.size() == size && shown.root() != known.root();
+            Misbehaviour::LogForked.refuse_if(is_other)?;
+        }
+        Ok(())
     }
 
     /// What was accepted before is the beginning of what is shown now.
     fn check(&self, mirror: &Mirror) -> Result<(), Misbehaviour> {
-        match self.known {
-            Some(known) if known.size() == mirror.size() => {
-                mirror.check(known.size(), known.root())
-            }
-            _ => Ok(()),
-        }
+        let mut here = self.known.iter().filter(|known| known.size() == mirror.size());
+        here.try_for_each(|known| mirror.check(known.size(), known.root()))
     }
 }
 

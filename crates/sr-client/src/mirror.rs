@@ -19,6 +19,7 @@ use crate::{
     log::{self, Follow, Shown},
     profile::Profile,
     remote::Remote,
+    witness::{Level, Unwitnessed, is_stale, judge},
 };
 
 /// What this device knows of its server's log.
@@ -34,12 +35,19 @@ pub struct LogState {
     pub withheld: Option<String>,
     /// Whether it has entries that this version does not know.
     pub needs_update: bool,
+    /// Who checks it, for this account.
+    pub level: Level,
+    /// When enough witnesses had cosigned the newest that this device has accepted, in Unix seconds.
+    pub cosigned_s: Option<u64>,
+    /// Why the newest was not accepted, if it was shown.
+    pub unwitnessed: Option<Unwitnessed>,
 }
 
 /// How far this device has read a log.
 pub(crate) struct Known {
     /// The newest checkpoint that was accepted.
     pub(crate) checkpoint: Checkpoint,
+    cosigned_s: Option<u64>,
     frontier: Frontier,
     time_s: u64,
     unknown_from: Option<u64>,
@@ -64,6 +72,8 @@ struct KnownRow {
     time_s: u64,
     /// The first entry of a type that this version does not know. One that does begins anew.
     unknown_from: Option<u64>,
+    /// When enough witnesses had cosigned the checkpoint, in Unix seconds.
+    cosigned_s: Option<u64>,
 }
 
 /// Compares the log that the server shows with what this device knows of it, reads what is new, and keeps
@@ -79,9 +89,10 @@ pub(crate) fn follow(
     remote: &Remote,
     shown: &Shown,
     served: &Account,
+    relied: &Relied,
 ) -> Result<Option<LogState>, ClientError> {
     let (known, own) = (profile.log()?, Key::account(served.id()));
-    let mut state = LogState { size: shown.checkpoint.size(), ..LogState::default() };
+    let mut state = LogState { size: shown.checkpoint.size(), ..relied.state() };
     let old_unknown = known.as_ref().and_then(|known| known.unknown_from);
     let is_read = known.as_ref().is_some_and(|known| {
         known.checkpoint == shown.checkpoint && known.frontier.size() == state.size
@@ -94,7 +105,9 @@ pub(crate) fn follow(
             None => Mirror::default(),
         };
         let (mut changed, mut entries, mut is_ahead) = (HashSet::new(), Vec::new(), false);
-        let follow = Follow { to: &shown.checkpoint, known: known.as_ref().map(|k| &k.checkpoint) };
+        let accepted = known.as_ref().map(|known| &known.checkpoint);
+        let all = accepted.into_iter().chain(&relied.asked).collect();
+        let follow = Follow { to: &shown.checkpoint, known: all };
         let unknown = follow.read(remote, &mut mirror, |mirror, taken, entry| {
             let place = mirror.size() - 1;
             if is_kept(place, state.size) {
@@ -127,8 +140,8 @@ pub(crate) fn follow(
     state.missing = (served.seq() + 1).saturating_sub(logged);
     state.missing_since_s = profile.block_seen_s(logged)?.filter(|_| state.missing > 0);
     // Nothing of a log that is refused is kept.
-    if let Some(read) = read {
-        profile.set_log(&shown.note, Some(&read))?;
+    if read.is_some() || known.is_none_or(|known| relied.cosigned_s > known.cosigned_s) {
+        profile.set_log(&shown.note, read.as_ref(), relied.cosigned_s)?;
     }
     Ok(Some(state))
 }
@@ -159,8 +172,7 @@ impl Client {
         if profile.pending_act()?.is_some()
             && let (Some(known), Ok(shown)) = (profile.log()?, log::shown(log_remote, clock))
         {
-            let known = Some(&known.checkpoint);
-            Follow { to: &shown.checkpoint, known }.refuse_less()?;
+            Follow { to: &shown.checkpoint, known: vec![&known.checkpoint] }.refuse_less()?;
         }
         let died = || ClientError::Resources("a part of the program has failed".into());
         let (served, shown) = std::thread::scope(|scope| {
@@ -169,23 +181,24 @@ impl Client {
             (served, shown.join().unwrap_or_else(|_| Err(died())))
         });
         let mut served = served?;
-        let known_size = profile.log()?.map_or(0, |known| known.checkpoint.size());
-        let shown = match shown {
-            Ok(shown) => shown,
+        let relied = match self.rely(shown) {
+            Ok(relied) => relied,
             Err(error) => {
-                self.log_state = withheld(known_size, error)?;
+                self.log_state = self.withheld(error)?;
                 return Ok(());
             }
         };
-        let mut followed = follow(profile, log_remote, &shown, &served);
+        let Self { profile, account_remote, log_remote, clock, .. } = self;
+        let shown = &relied.shown;
+        let mut followed = follow(profile, log_remote, shown, &served, &relied);
         if matches!(followed, Ok(None)) {
             // Another device has changed the account meanwhile. SR-035: what is logged is there.
             served = account::sync(profile, account_remote, clock)?;
-            followed = follow(profile, log_remote, &shown, &served);
+            followed = follow(profile, log_remote, shown, &served, &relied);
             Misbehaviour::LogNotOwn.refuse_if(matches!(followed, Ok(None)))?;
         }
         if let Err(ClientError::Misbehaviour(refused)) = &followed {
-            evidence::about_log(profile, log_remote, &shown, *refused);
+            evidence::about_log(profile, log_remote, shown, *refused);
         }
         self.log_state = match followed {
             Ok(state) => {
@@ -193,20 +206,76 @@ impl Client {
                 profile.set_cards(log_remote.cards()?)?;
                 state.unwrap_or_default()
             }
-            Err(error) => withheld(known_size, error)?,
+            Err(error) => self.withheld(error)?,
         };
         Ok(())
     }
+
+    /// Returns what the server shows of its log, if the account's witnesses have cosigned it. Who has never
+    /// accepted a log, asks each of them.
+    fn rely(&mut self, shown: Result<Shown, ClientError>) -> Result<Relied, ClientError> {
+        let shown = shown?;
+        let known = self.profile.log()?.map(|known| known.checkpoint);
+        // It is signed by the log, whoever else has signed it.
+        Follow { to: &shown.checkpoint, known: known.iter().collect() }.refuse_less().inspect_err(
+            |refused| {
+                evidence::about_log(&self.profile, &self.log_remote, &shown, *refused);
+            },
+        )?;
+        let policy = self.profile.policy(&self.log_remote.cards()?)?;
+        let is_unasked = self.profile.is_unasked()?;
+        let asked =
+            if is_unasked && policy.asks() { self.ask_witnesses(&policy)? } else { Vec::new() };
+        // It has grown meanwhile.
+        let shown =
+            if asked.is_empty() { shown } else { log::shown(&self.log_remote, &self.clock)? };
+        let cosigned_s = judge(&policy, &shown, (self.clock)())?;
+        if is_unasked && policy.asks() && is_stale(cosigned_s, (self.clock)()) {
+            return Err(Unwitnessed::Stale.into());
+        }
+        Ok(Relied { shown, asked, cosigned_s, level: Level::of(&policy) })
+    }
+
+    /// A log that is not to be had, or that its witnesses have not cosigned, is no alarm: but for a device that
+    /// has nothing else to go by. Everything else is an error.
+    fn withheld(&self, error: ClientError) -> Result<LogState, ClientError> {
+        let unwitnessed = match error {
+            ClientError::NoLog
+            | ClientError::ServerRefused(_)
+            | ClientError::Unreachable { .. } => None,
+            ClientError::Unwitnessed(why) => Some(why),
+            error => return Err(error),
+        };
+        let cards = self.log_remote.cards().or_else(|_| self.profile.cards())?;
+        // Whom it does not know, it can't do without.
+        let level = self.profile.policy(&cards).map_or(Level::G1, |policy| Level::of(&policy));
+        if level > Level::G0 && self.profile.is_unasked()? {
+            return Err(error);
+        }
+        let known = self.profile.log()?;
+        Ok(LogState {
+            size: known.as_ref().map_or(0, |known| known.checkpoint.size()),
+            cosigned_s: known.and_then(|known| known.cosigned_s),
+            withheld: Some(error.to_string()),
+            unwitnessed,
+            level,
+            ..LogState::default()
+        })
+    }
 }
 
-/// A log that is not to be had is no alarm. Everything else is an error.
-fn withheld(size: u64, error: ClientError) -> Result<LogState, ClientError> {
-    match error {
-        ClientError::NoLog | ClientError::ServerRefused(_) | ClientError::Unreachable { .. } => {
-            let withheld = Some(error.to_string());
-            Ok(LogState { size, withheld, ..LogState::default() })
-        }
-        error => Err(error),
+/// What the server shows of its log, and why this device relies on it.
+pub(crate) struct Relied {
+    shown: Shown,
+    /// What witnesses have cosigned, as they say themselves.
+    asked: Vec<Checkpoint>,
+    cosigned_s: Option<u64>,
+    level: Level,
+}
+
+impl Relied {
+    fn state(&self) -> LogState {
+        LogState { level: self.level, cosigned_s: self.cosigned_s, ..LogState::default() }
     }
 }
 
@@ -217,8 +286,8 @@ impl Profile {
         let parse = || {
             let checkpoint = checkpoint_of(&row.note)?;
             let frontier = Frontier::from_parts(row.size, row.roots)?;
-            let (time_s, unknown_from) = (row.time_s, row.unknown_from);
-            Some(Known { checkpoint, frontier, time_s, unknown_from })
+            let KnownRow { time_s, unknown_from, cosigned_s, .. } = row;
+            Some(Known { checkpoint, cosigned_s, frontier, time_s, unknown_from })
         };
         parse().map(Some).ok_or_else(|| self.damaged())
     }
@@ -229,9 +298,14 @@ impl Profile {
     }
 
     /// Accepts a checkpoint, and what was read up to it: from here on, no shorter log and no other is.
-    pub(crate) fn set_log(&mut self, note: &[u8], read: Option<&Read>) -> Result<(), ClientError> {
+    pub(crate) fn set_log(
+        &mut self,
+        note: &[u8],
+        read: Option<&Read>,
+        cosigned_s: Option<u64>,
+    ) -> Result<(), ClientError> {
         let mut row = self.log_row()?.unwrap_or_default();
-        row.note = note.to_vec();
+        (row.note, row.cosigned_s) = (note.to_vec(), cosigned_s);
         if let Some(Read { mirror, unknown_from, .. }) = read {
             row.size = mirror.size();
             row.roots = mirror.frontier().roots().to_vec();
@@ -250,8 +324,16 @@ impl Profile {
                 }
             }
             let set = "INSERT OR REPLACE INTO state VALUES ('log', ?1)";
-            transaction.execute(set, [encode(&row)]).map(drop)
+            transaction.execute(set, [encode(&row)])?;
+            // Only a log that was read is one that was accepted.
+            let ask = if read.is_some() { "unasked" } else { "" };
+            transaction.execute("DELETE FROM state WHERE key = ?1", [ask]).map(drop)
         })
+    }
+
+    /// Returns when enough witnesses had cosigned the newest log, in Unix seconds.
+    pub(crate) fn cosigned_s(&self) -> Result<Option<u64>, ClientError> {
+        Ok(self.log_row()?.and_then(|row| row.cosigned_s))
     }
 
     /// Remembers the server's promise to log a change that this device has made.
@@ -313,7 +395,8 @@ impl Profile {
         Ok(newest.map(|newest| newest.seq + 1))
     }
 
-    fn newest_logged(&self, key: &Key) -> Result<Option<Newest>, ClientError> {
+    /// Returns the newest value of a key in the log that this device has accepted.
+    pub(crate) fn newest_logged(&self, key: &Key) -> Result<Option<Newest>, ClientError> {
         self.query(|database| {
             let query = "SELECT seq, value FROM log WHERE kind = ?1 AND name = ?2";
             let newest =

@@ -133,6 +133,8 @@ pub(crate) struct NewProfile<'a> {
     pub(crate) places: Vec<Anchor>,
     /// The newest checkpoint of the log that another device had accepted; empty for none.
     pub(crate) log_note: Vec<u8>,
+    /// The witness policy that the old device has told.
+    pub(crate) policy: Vec<u8>,
     /// What this device is restored from.
     pub(crate) kept: Option<&'a Kept>,
 }
@@ -185,8 +187,14 @@ impl Profile {
             profile.set_accepted(pin.space, tip, 0, None)?;
         }
         if !new.log_note.is_empty() {
-            profile.set_log(&new.log_note, None)?;
+            profile.set_log(&new.log_note, None, None)?;
         }
+        // Its witnesses are asked before a log is accepted.
+        profile.set("unasked", b"")?;
+        if new.kept.is_some() {
+            profile.set("unfresh", b"")?;
+        }
+        profile.set("policy", &new.policy)?;
         if let Some(name) = new.name {
             profile.set("name", name.as_bytes())?;
         }
@@ -584,6 +592,10 @@ impl Profile {
             database.execute("INSERT OR REPLACE INTO state VALUES (?1, ?2)", params![key, value])
         })?;
         Ok(())
+    }
+
+    pub(crate) fn unset(&self, key: &str) -> Result<(), ClientError> {
+        self.query(|db| db.execute("DELETE FROM state WHERE key = ?1", [key])).map(drop)
     }
 
     /// Does all of something or nothing.

@@ -69,6 +69,7 @@ impl Client {
     pub fn new_kit(&mut self) -> Result<(Kit, KitPage), ClientError> {
         self.refresh()?;
         self.require_full()?;
+        self.require_witnessed()?;
         let page = KitPage {
             server: self.profile.invite()?.address,
             server_name: self.account_remote.card()?.short_name(),
@@ -245,6 +246,7 @@ impl Client {
                 pins: Vec::new(),
                 places: Vec::new(),
                 log_note: Vec::new(),
+                policy: Vec::new(),
                 kept: Some(kept),
             },
         )?;
@@ -254,8 +256,9 @@ impl Client {
         root::read(&mut client.profile, &client.root_remote)?;
         let keys = Arc::clone(&client.profile.keys);
         client.profile.set_space_generation(keys.vault.space(), 0)?;
-        client.refresh()?;
-        heads::newest(&mut client.profile, &client.remote, &keys.vault, false)?;
+        client.fresh(|client| {
+            heads::newest(&mut client.profile, &client.remote, &keys.vault, false).map(drop)
+        })?;
         Ok(client)
     }
 
@@ -350,7 +353,8 @@ impl Client {
     pub(crate) fn finish_waits(&mut self) -> Result<(), ClientError> {
         let now_s = (self.clock)();
         self.finish_recovery(now_s)?;
-        self.finish_kit_change(now_s)
+        self.finish_kit_change(now_s)?;
+        self.finish_policies(now_s)
     }
 
     fn finish_recovery(&mut self, now_s: u64) -> Result<(), ClientError> {

@@ -590,7 +590,7 @@ impl Remote {
             .await
             .map_err(connection_error)?;
         tokio::spawn(connection);
-        let (nothing, len_max) = (Parts(Vec::new()), limits::MESSAGE_LEN_MAX);
+        let (nothing, len_max) = (Parts(Vec::new()), limits::CARDS_LEN_MAX);
         let reply = call(&sender, Method::POST, api::CARD, nothing, len_max).await?;
         // SR-010, SR-011: before this, nothing but the question for the card is sent.
         let now_s = (self.clock)();

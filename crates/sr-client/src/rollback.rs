@@ -34,6 +34,8 @@ pub struct Rollback {
     pub snapshots: Vec<SnapshotInfo>,
     /// How many changes of the account's spaces would be.
     pub states: u64,
+    /// Whether only the server's log has them: this device has come back from paper, or by contacts.
+    pub is_by_log: bool,
 }
 
 impl Rollback {
@@ -71,7 +73,13 @@ impl Client {
     /// **Errors** as [`Client::snapshots`]: an account, or a log, that is older than this device knows, is
     /// not gone on with; nor is a state from before a device was taken out.
     pub fn rollback(&mut self) -> Result<Rollback, ClientError> {
-        self.refresh()?;
+        match self.refresh() {
+            Err(ClientError::Misbehaviour(Misbehaviour::OlderThanLogged)) => {
+                let states = self.older_by.unwrap_or(1);
+                return Ok(Rollback { states, is_by_log: true, ..Rollback::default() });
+            }
+            done => done?,
+        }
         self.require_full()?;
         self.give_back()?;
         let (mut rollback, vault) = (Rollback::default(), self.profile.keys.vault.space());
@@ -106,6 +114,9 @@ impl Client {
         let keys = Arc::clone(&self.profile.keys);
         let root = keys.root()?.space();
         let record = self.profile.record()?;
+        if rollback.is_by_log {
+            self.accept_older()?;
+        }
         let snapshots = rollback.snapshots.len() as u64;
         let is_root = rollback.backs.iter().any(|back| back.space == root);
         for back in rollback.backs {

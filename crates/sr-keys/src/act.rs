@@ -140,7 +140,29 @@ impl Actor<'_> {
         self.act(op, &[(Role::Device, &by.signing())], Vec::new())
     }
 
-    /// Ends the wait of a change of the recovery policy.
+    /// Has the account ask the witnesses of a policy, by its hash.
+    ///
+    /// **Errors** [`Misbehaviour::ActNotAllowed`].
+    pub fn set_pin(
+        &self,
+        by: &DeviceKeys,
+        kit: &RecoveryKeys,
+        pin: Hash,
+    ) -> Result<Act, Misbehaviour> {
+        let op = Op::Set { change: Change::Pin(pin), key: self.account.key().clone() };
+        let signing = by.signing();
+        self.act(op, &[(Role::Device, &signing), (Role::Kit, &kit.signing)], Vec::new())
+    }
+
+    /// Begins the same without the kit. It waits.
+    ///
+    /// **Errors** [`Misbehaviour::ActNotAllowed`].
+    pub fn start_pin(&self, by: &DeviceKeys, pin: Hash) -> Result<Act, Misbehaviour> {
+        let op = Op::DelayStart { change: Change::Pin(pin) };
+        self.act(op, &[(Role::Device, &by.signing())], Vec::new())
+    }
+
+    /// Ends the wait of a change that was begun without the kit.
     ///
     /// **Errors** [`Misbehaviour::ActNotAllowed`].
     pub fn finish_change(
@@ -150,8 +172,13 @@ impl Actor<'_> {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
         let change = self.account.changes().find(|(seq, _)| *seq == start);
-        let Some((_, Change::Recovery(policy))) = change else {
-            return Err(Misbehaviour::ActNotAllowed);
+        let policy = match change {
+            Some((_, Change::Recovery(policy))) => policy,
+            Some((_, Change::Pin(_))) => {
+                let op = Op::DelayFinish { start, key: self.account.key().clone() };
+                return self.act(op, &[(Role::Device, &by.signing())], Vec::new());
+            }
+            _ => return Err(Misbehaviour::ActNotAllowed),
         };
         let keys = self.keys.next(rng);
         let recipients = Recipients::of(self.account, None, None, policy);

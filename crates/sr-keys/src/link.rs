@@ -172,6 +172,8 @@ pub struct Pins {
     pub places: Vec<Anchor>,
     /// The newest checkpoint of the server's log, as the log has signed it; empty for none.
     pub log: VLBytes,
+    /// The witness policy that the chain names by its hash; empty when it names none.
+    pub policy: VLBytes,
 }
 
 impl Pins {

@@ -2,8 +2,11 @@
 //! `spec/root-record.md`.
 
 use sr_crypto::{Hash, hash};
+use sr_trust::policy_hash;
 use sr_wire::{AccountId, DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::Freshness;
 
 /// No record is longer.
 const RECORD_LEN_MAX: usize = 4 << 20;
@@ -61,20 +64,44 @@ pub struct RootRecord {
     contacts: Vec<ContactName>,
     /// Shares of other people's accounts that this account keeps, sealed to it.
     shares: Vec<VLBytes>,
+    /// What follows the rest, if there is something in it.
+    #[tls_codec(skip)]
+    later: Later,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Later {
+    /// Witness policies, of which the chain names one by its hash; the newest last.
+    policies: Vec<VLBytes>,
+    /// The newest state that is in the log, or on its way there.
+    freshness: Option<Freshness>,
 }
 
 impl RootRecord {
     /// Returns the canonical bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        let mut bytes = encode(self);
+        if self.later != Later::default() {
+            bytes.extend(encode(&self.later));
+        }
+        bytes
     }
 
     /// Reads a record.
     ///
     /// **Errors** [`Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        decode("root record", bytes, RECORD_LEN_MAX)
+        let malformed = Malformed { what: "root record" };
+        if bytes.len() > RECORD_LEN_MAX {
+            return Err(malformed);
+        }
+        let (mut record, rest) = Self::tls_deserialize_bytes(bytes).map_err(|_| malformed)?;
+        if !rest.is_empty() {
+            record.later = decode("root record", rest, RECORD_LEN_MAX)?;
+        }
+        // Its one form.
+        if record.to_bytes() == bytes { Ok(record) } else { Err(malformed) }
     }
 
     /// Returns what the head of the root space commits to.
@@ -132,6 +159,40 @@ impl RootRecord {
         if !self.shares.contains(&share) {
             self.shares.push(share);
         }
+    }
+
+    /// Returns the text of a witness policy.
+    #[must_use]
+    pub fn policy(&self, pin: &Hash) -> Option<String> {
+        let mut texts =
+            self.later.policies.iter().filter_map(|text| str::from_utf8(text.as_slice()).ok());
+        texts.find(|text| policy_hash(text) == *pin).map(str::to_owned)
+    }
+
+    /// Keeps the text of a witness policy. Of the others, the one in force and the newest stay, `max` in all.
+    pub fn add_policy(&mut self, text: &str, in_force: &Hash, max: usize) {
+        let in_force = self.policy(in_force);
+        let is_new = |kept: &VLBytes| kept.as_slice() != text.as_bytes();
+        self.later.policies.retain(|kept| is_new(kept));
+        self.later.policies.push(text.as_bytes().to_vec().into());
+        while self.later.policies.len() > max {
+            let is_in_force =
+                |kept: &VLBytes| in_force.as_deref().map(str::as_bytes) == Some(kept.as_slice());
+            let oldest =
+                self.later.policies.iter().position(|kept| !is_in_force(kept)).unwrap_or(0);
+            self.later.policies.remove(oldest);
+        }
+    }
+
+    /// Returns the newest state of the backups that is in the log, or on its way there.
+    #[must_use]
+    pub fn freshness(&self) -> Option<&Freshness> {
+        self.later.freshness.as_ref()
+    }
+
+    /// Keeps a state in place of the one before.
+    pub fn set_freshness(&mut self, state: Freshness) {
+        self.later.freshness = Some(state);
     }
 
     /// Gives a device a name.

@@ -16,7 +16,7 @@ use sr_store::{
 use sr_wire::{Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
 use thiserror::Error;
 
-use crate::{Identity, Stores};
+use crate::{Identity, Stores, Witness};
 
 /// Why a data directory was not opened.
 #[derive(Debug, Error)]
@@ -58,6 +58,32 @@ pub enum DataError {
         /// How many.
         missing: u64,
     },
+    /// A witness has cosigned more of the log than there is.
+    #[error(
+        "the witness at {url} has cosigned {missing} more entries of this server's log than the data directory \
+         has: an older copy of it was put back"
+    )]
+    BehindWitness {
+        /// Where it is.
+        url: String,
+        /// How many are missing.
+        missing: u64,
+    },
+    /// A witness has cosigned another log.
+    #[error(
+        "the witness at {url} has cosigned another log than that of the data directory: somebody has run \
+         this server from another copy of it"
+    )]
+    OtherThanWitness {
+        /// Where it is.
+        url: String,
+    },
+    /// It is no witness.
+    #[error("these are not the address and the one or two keys of one witness")]
+    WitnessText,
+    /// There is no such witness.
+    #[error("no witness has this address")]
+    WitnessUnknown,
     /// There is no server.
     #[error("there is no server in this directory")]
     Missing,
@@ -204,11 +230,47 @@ pub fn add_invite(
     addresses: &[String],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<Invite>, DataError> {
-    let invite = Invite::new(String::new(), card_hash(server_of(dir)?.card()), rng);
+    let identity = server_of(dir)?.with_policies(&Sqlite::open(dir)?.policies()?);
+    let invite = Invite::new(String::new(), card_hash(identity.card()), rng);
     let hashes: Vec<_> =
         (0..VOUCHERS_PER_INVITE).map(|n| voucher_hash(&voucher(&invite.token, n))).collect();
     Sqlite::open(dir)?.add_vouchers(&hashes)?;
     Ok(addresses.iter().map(|a| Invite { address: a.clone(), ..invite.clone() }).collect())
+}
+
+/// Returns the keys of a server's log, as its witnesses need them, one in a line.
+///
+/// **Errors** [`DataError`].
+pub fn log_keys(dir: &Path) -> Result<String, DataError> {
+    let identity = server_of(dir)?;
+    Ok(String::from_utf8_lossy(identity.card().log_keys.as_slice()).into_owned())
+}
+
+/// Returns the witnesses that a server asks from its next start on.
+///
+/// **Errors** [`DataError`].
+pub fn witnesses(dir: &Path) -> Result<Vec<Witness>, DataError> {
+    server_of(dir)?;
+    Sqlite::open(dir)?.witnesses()?.iter().map(|(url, keys)| Witness::parse(url, keys)).collect()
+}
+
+/// Has a server ask a witness from its next start on. `keys` are its one or two keys, one in a line.
+///
+/// **Errors** [`DataError::WitnessText`], and those of the directory.
+pub fn add_witness(dir: &Path, url: &str, keys: &str) -> Result<(), DataError> {
+    let witness = Witness::parse(url, keys)?;
+    server_of(dir)?;
+    Ok(Sqlite::open(dir)?.set_witness(&witness.url(), Some(keys))?)
+}
+
+/// Has a server ask a witness no more, from its next start on.
+///
+/// **Errors** [`DataError::WitnessUnknown`], and those of the directory.
+pub fn remove_witness(dir: &Path, url: &str) -> Result<(), DataError> {
+    if !witnesses(dir)?.iter().any(|witness| witness.url() == url.trim_end_matches('/')) {
+        return Err(DataError::WitnessUnknown);
+    }
+    Ok(Sqlite::open(dir)?.set_witness(url.trim_end_matches('/'), None)?)
 }
 
 /// Makes a directory if it is missing, and keeps other servers away from it.

@@ -14,11 +14,13 @@ mod pack;
 mod put_back;
 mod routes;
 mod server;
+mod witness;
 
 pub use data::{
-    DataDir, DataError, DataLock, Restoring, add_invite, back_up, begin_restoring,
-    finish_restoring, restoring,
+    DataDir, DataError, DataLock, Restoring, add_invite, add_witness, back_up, begin_restoring,
+    finish_restoring, log_keys, remove_witness, restoring, witnesses,
 };
 pub use listen::{Channel, Handshake, Io, Listen, TlsListener};
 pub use log::Identity;
 pub use server::{Clock, Server, Stores};
+pub use witness::{Witness, policy};

@@ -1,7 +1,7 @@
 //! The log. What is appended brings its entry along, in the same transaction; once a second a
 //! checkpoint says how many entries there are by then, and only what it covers is read.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sr_crypto::{Hash, Secret32, SigningKey, derive};
 use sr_store::{MetaStore, StoreError};
@@ -11,13 +11,18 @@ use sr_tlog::{
 };
 use sr_trust::{Block, block_hash};
 use sr_wire::{
-    AccountId, Card, SignedCard,
+    AccountId, CARDS_MAX, Card, SignedCard,
     api::{self, ErrorCode},
     card_hash, labels,
     log::{Entry, Key, Newest, block_commit},
 };
+use thiserror::Error;
 
-use crate::{Server, routes::Refusal};
+use crate::{
+    Server,
+    routes::Refusal,
+    witness::{self, Cosigned},
+};
 
 /// Entries that are read from the store at once.
 const READ_AT_ONCE: usize = 1024;
@@ -67,6 +72,24 @@ impl Identity {
         Some((checkpoint.size(), *checkpoint.root()))
     }
 
+    /// Returns a checkpoint that the log of this identity has signed, without what others have.
+    fn signed_again(&self, note: &[u8]) -> Option<Signed> {
+        let Opened { checkpoint, signed_s: time_s, .. } = self.open(note)?;
+        let mut note = Note::parse(note).ok()?;
+        let keys = self.log_keys.each_ref().map(NoteKey::verifier);
+        note.signatures.retain(|line| keys.iter().any(|key| key.is_of(line)));
+        Some(Signed { note: note.to_string().into_bytes(), checkpoint, time_s })
+    }
+
+    /// Returns the identity with the cards that follow, each with one of the policies.
+    pub(crate) fn with_policies(mut self, policies: &[String]) -> Self {
+        for policy in policies {
+            let card = self.card().with_policy(policy);
+            self.cards.push(SignedCard::sign(card, &self.signing));
+        }
+        self
+    }
+
     fn open(&self, note: &[u8]) -> Option<Opened> {
         let [ed25519, ml_dsa] = self.log_keys.each_ref().map(NoteKey::verifier);
         LogKeys::new(ed25519, ml_dsa)
@@ -81,19 +104,49 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// Why nothing new is published.
+#[derive(Clone, Copy, Debug, Error)]
+enum NotPublished {
+    #[error("the clocks of the witnesses show another day than this machine's: set the clock")]
+    ClocksApart,
+    #[error(
+        "its log names other witnesses than this server, which was put back from an older backup: add and \
+         remove the same ones as before, in the same order, one start after the other"
+    )]
+    OtherCard,
+}
+
 /// What is published.
 #[derive(Default)]
-pub(crate) struct Log(RwLock<Published>);
+pub(crate) struct Log {
+    published: RwLock<Published>,
+    /// One at a time signs and asks witnesses.
+    publishing: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Published {
     tree: Tree,
-    /// The newest checkpoint; empty before the first.
+    /// The place of each card.
+    cards: Vec<u64>,
+    /// The newest checkpoint that the log has signed.
+    signed: Option<Signed>,
+    /// Who has cosigned this size and root, by the number of the witness.
+    cosigned: Vec<Option<Cosigned>>,
+    /// The checkpoint that anyone is shown; empty before the first.
     note: Vec<u8>,
     /// How many entries it covers.
     size: u64,
-    /// When it was signed, in Unix seconds: never before the one before.
-    signed_s: u64,
+}
+
+/// A checkpoint that the log has signed.
+#[derive(Clone)]
+pub(crate) struct Signed {
+    /// With the log's own signatures.
+    pub(crate) note: Vec<u8>,
+    pub(crate) checkpoint: Checkpoint,
+    /// When, in Unix seconds: never before the one before.
+    pub(crate) time_s: u64,
 }
 
 /// Begins the log of a server that has none: its cards, and the chains of the accounts that it has, each in
@@ -132,6 +185,44 @@ pub(crate) fn begin(
     meta.begin_log(&entries)
 }
 
+/// Makes the card that names these witnesses, unless the newest does, and puts it into the log. A server that
+/// was put back waits: it may have made it before.
+///
+/// **Errors** [`StoreError`].
+pub(crate) fn renew_card(
+    meta: &dyn MetaStore,
+    identity: Identity,
+    policy: String,
+    now_s: u64,
+) -> Result<Identity, StoreError> {
+    if identity.card().policy.as_slice() == policy.as_bytes() || meta.put_back()?.is_some() {
+        return Ok(identity);
+    }
+    let card = identity.card().with_policy(&policy);
+    let (mut before, mut time_s, mut from) = (None, now_s, 0);
+    loop {
+        let entries = meta.log_entries(from, READ_AT_ONCE)?;
+        let Some(last) = entries.last() else { break };
+        (time_s, from) = (time_s.max(last.time_s), from + entries.len() as u64);
+        let of_card = entries.iter().rev().find(|e| e.key() == Key::card(card.origin.as_slice()));
+        before = of_card.map(|e| Newest { seq: e.seq, value: e.value }).or(before);
+    }
+    let value = card_hash(&card);
+    // One that was put back may have it in its log.
+    let entry = if before == Some(Newest { seq: card.seq, value }) {
+        None
+    } else if before.is_some_and(|before| before.seq + 1 == card.seq)
+        && identity.cards.len() < CARDS_MAX
+    {
+        let key = Key::card(card.origin.as_slice());
+        Some(Entry::following(before.as_ref(), key, value, time_s))
+    } else {
+        return Err(damaged(NotPublished::OtherCard));
+    };
+    meta.add_policy(&policy, entry.as_ref())?;
+    Ok(identity.with_policies(&[policy]))
+}
+
 /// Returns the entry of a block that is about to follow `before`.
 pub(crate) fn entry(
     account: AccountId,
@@ -156,32 +247,22 @@ fn hash_of(block: &[u8]) -> Result<Hash, StoreError> {
 
 impl Log {
     /// Signs a checkpoint over the entries that came since the last, if there are any. It is durable
-    /// before anybody sees it.
+    /// before anybody sees it. Where there are witnesses, it is shown when [`Log::cosign`] has asked them.
     ///
     /// **Errors** [`StoreError`].
     pub(crate) fn publish(&self, server: &Server) -> Result<(), StoreError> {
+        let _one = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let meta = &*server.stores.meta;
-        let mut published = self.0.write().unwrap_or_else(PoisonError::into_inner);
         // Before the entries are read: what is promised by then, they have.
         let now_s = server.now_s();
-        loop {
-            let entries = meta.log_entries(published.tree.size(), READ_AT_ONCE)?;
-            if entries.is_empty() {
-                break;
-            }
-            entries.iter().for_each(|entry| published.tree.push(leaf_hash(&entry.to_bytes())));
-        }
+        self.read(server)?;
+        let mut published = self.write();
         let size = published.tree.size();
         if let Some(note) = meta.checkpoint()? {
-            let (signed, root) = size_and_root(&note).map_err(damaged)?;
-            // What was signed stays true, or this server would prove itself a liar.
-            if published.tree.root(signed) != Some(root) {
-                (published.note, published.size) = (Vec::new(), 0);
-                return Err(damaged(LogError::ProofWrong));
-            }
-            published.signed_s = server.identity.open(&note).map_or(0, |opened| opened.signed_s);
-            (published.note, published.size) = (note, signed);
-            if signed == size {
+            published.take(server, note)?;
+            let Some(signed) = &published.signed else { return Ok(()) };
+            let is_old = now_s >= signed.time_s.saturating_add(witness::AGAIN_S);
+            if signed.checkpoint.size() == size && (server.witnesses.is_empty() || !is_old) {
                 return Ok(());
             }
         }
@@ -189,37 +270,142 @@ impl Log {
         if meta.put_back()?.is_some() {
             return Ok(());
         }
-        let signed_s = now_s.max(published.signed_s);
-        let root = published.tree.root(size);
-        let note = server.checkpoint(size, root, signed_s).map_err(damaged)?;
-        meta.set_checkpoint(&note)?;
-        (published.note, published.size, published.signed_s) = (note, size, signed_s);
+        // Others have seen the card that the log has.
+        if published.cards.len() > server.identity.cards.len() {
+            return Err(damaged(NotPublished::OtherCard));
+        }
+        let before_s = published.signed.as_ref().map_or(0, |signed| signed.time_s);
+        let signed = server.sign(size, published.tree.root(size), now_s.max(before_s));
+        let signed = signed.map_err(damaged)?;
+        meta.set_checkpoint(&signed.note)?;
+        if server.witnesses.is_empty() {
+            published.show(signed.note.clone(), size);
+        }
+        let is_grown =
+            published.signed.as_ref().map(|signed| &signed.checkpoint) != Some(&signed.checkpoint);
+        if is_grown {
+            published.cosigned = vec![None; server.witnesses.len()];
+        }
+        published.signed = Some(signed);
         Ok(())
+    }
+
+    /// Has the witnesses cosign the newest checkpoint that have not done so, and shows it with what they said.
+    ///
+    /// **Errors** [`StoreError`].
+    pub(crate) fn cosign(&self, server: &Server) -> Result<(), StoreError> {
+        let _one = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let meta = &*server.stores.meta;
+        let now_s = server.now_s();
+        let (signed, missing) = {
+            let published = self.get_read();
+            let is_due = |cosigned: &Cosigned| now_s >= cosigned.asked_s + witness::AGAIN_S;
+            let is_missing = |number: &usize| {
+                let cosigned = published.cosigned.get(*number).and_then(Option::as_ref);
+                cosigned.is_none_or(is_due)
+            };
+            let missing = (0..server.witnesses.len()).filter(is_missing).collect::<Vec<_>>();
+            (published.signed.clone(), missing)
+        };
+        let Some(signed) = signed.filter(|_| !missing.is_empty()) else { return Ok(()) };
+        // A server that was put back says nothing new, to nobody.
+        if meta.put_back()?.is_some() {
+            return Ok(());
+        }
+        let asked = witness::cosign(server, &signed, &missing);
+        let mut published = self.write();
+        published.cosigned.resize(server.witnesses.len(), None);
+        for (number, cosigned) in missing.into_iter().zip(asked) {
+            // What it has signed of this size before, stays true.
+            let before = published.cosigned[number].take();
+            published.cosigned[number] = cosigned.or(before);
+        }
+        let cosigned: Vec<&Cosigned> = published.cosigned.iter().flatten().collect();
+        let wrong = cosigned.iter().filter(|cosigned| !cosigned.is_time(now_s)).count();
+        if wrong > 0 && 2 * wrong >= cosigned.len() {
+            return Err(damaged(NotPublished::ClocksApart));
+        }
+        let mut note = Note::parse(&signed.note).map_err(damaged)?;
+        note.signatures.extend(cosigned.iter().flat_map(|cosigned| cosigned.lines.clone()));
+        let note = note.to_string().into_bytes();
+        if note != published.note {
+            meta.set_checkpoint(&note)?;
+            published.show(note, signed.checkpoint.size());
+        }
+        Ok(())
+    }
+
+    /// Reads the entries that came since the last time.
+    ///
+    /// **Errors** [`StoreError`].
+    pub(crate) fn read(&self, server: &Server) -> Result<(), StoreError> {
+        let mut published = self.write();
+        let of_card = Key::card(server.card().origin.as_slice());
+        loop {
+            let entries = server.stores.meta.log_entries(published.tree.size(), READ_AT_ONCE)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for entry in entries {
+                if entry.key() == of_card {
+                    let place = published.tree.size();
+                    published.cards.push(place);
+                }
+                published.tree.push(leaf_hash(&entry.to_bytes()));
+            }
+        }
+    }
+
+    /// Returns a proof that the log with `new` entries continues the one with `old`; `None` when it has not so
+    /// many.
+    pub(crate) fn prove(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+        if old == 0 {
+            return Some(Vec::new());
+        }
+        self.get_read().tree.prove_consistency(old, new)
+    }
+
+    /// Returns how many of the server's cards the log shows; all of them before it shows anything.
+    pub(crate) fn cards(&self) -> usize {
+        let published = self.get_read();
+        let is_shown = |place: &&u64| **place < published.size;
+        match published.cards.iter().filter(is_shown).count() {
+            0 => usize::MAX,
+            shown => shown,
+        }
     }
 
     /// Returns how many entries the log has, published or not.
     pub(crate) fn size(&self) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).tree.size()
+        self.get_read().tree.size()
     }
 
-    /// Returns how many entries the newest checkpoint covers.
-    pub(crate) fn published_size(&self) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).size
+    /// Returns how many entries the newest checkpoint covers that the log has signed.
+    pub(crate) fn signed_size(&self) -> u64 {
+        self.get_read().signed.as_ref().map_or(0, |signed| signed.checkpoint.size())
     }
 
     /// Returns all of the log.
     pub(crate) fn tree(&self) -> Tree {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).tree.clone()
+        self.get_read().tree.clone()
     }
 
     /// Returns when the newest checkpoint was signed, in Unix seconds.
     pub(crate) fn signed_s(&self) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).signed_s
+        self.get_read().signed.as_ref().map_or(0, |signed| signed.time_s)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Published> {
+        self.published.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get_read(&self) -> RwLockReadGuard<'_, Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a request for a path below [`api::LOG`].
     pub(crate) fn get(&self, server: &Server, path: &str) -> Result<Vec<u8>, Refusal> {
-        let published = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let published = self.get_read();
         let path = path.strip_prefix(api::LOG).ok_or(ErrorCode::Version)?;
         if path == "checkpoint" {
             let is_there = !published.note.is_empty();
@@ -241,14 +427,42 @@ impl Log {
     }
 }
 
+impl Published {
+    /// Takes the checkpoint that is stored: the log must still be what it says.
+    fn take(&mut self, server: &Server, note: Vec<u8>) -> Result<(), StoreError> {
+        let (size, root) = size_and_root(&note).map_err(damaged)?;
+        // What was signed stays true, or this server would prove itself a liar.
+        if self.tree.root(size) != Some(root) {
+            (self.note, self.size) = (Vec::new(), 0);
+            return Err(damaged(LogError::ProofWrong));
+        }
+        if self.signed.as_ref().is_none_or(|signed| signed.checkpoint.size() != size) {
+            self.signed = server.identity.signed_again(&note);
+            let signed = self.signed.as_ref();
+            let cosigned = signed.map(|signed| witness::cosigned(server, signed, &note));
+            self.cosigned = cosigned.unwrap_or_default();
+            self.show(note, size);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, note: Vec<u8>, size: u64) {
+        (self.note, self.size) = (note, size);
+    }
+}
+
 impl Server {
-    fn checkpoint(&self, size: u64, root: Option<Hash>, time_s: u64) -> Result<Vec<u8>, LogError> {
-        let origin = String::from_utf8_lossy(self.card().origin.as_slice()).into_owned();
-        let root = root.ok_or(LogError::ProofWrong)?;
-        let checkpoint = Checkpoint::new(&origin, size, root)?;
+    /// Returns which log this server has.
+    pub(crate) fn origin(&self) -> String {
+        String::from_utf8_lossy(self.card().origin.as_slice()).into_owned()
+    }
+
+    fn sign(&self, size: u64, root: Option<Hash>, time_s: u64) -> Result<Signed, LogError> {
+        let checkpoint = Checkpoint::new(&self.origin(), size, root.ok_or(LogError::ProofWrong)?)?;
         let sign = |key: &NoteKey| key.sign(&checkpoint, time_s);
         let signatures = self.identity.log_keys.iter().map(sign).collect();
-        Ok(Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes())
+        let note = Note { text: checkpoint.to_string(), signatures }.to_string().into_bytes();
+        Ok(Signed { note, checkpoint, time_s })
     }
 }
 
@@ -257,6 +471,6 @@ pub(crate) fn size_and_root(note: &[u8]) -> Result<(u64, Hash), LogError> {
     Ok((checkpoint.size(), *checkpoint.root()))
 }
 
-fn damaged(error: LogError) -> StoreError {
+fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Failed { doing: "publishing the log", source: error.into() }
 }

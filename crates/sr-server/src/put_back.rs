@@ -35,12 +35,12 @@ fn note_behind(server: &Server, note: &[u8], size: u64) -> Result<(), StoreError
 fn newer(server: &Server, note: &[u8]) -> Result<Option<(u64, Hash)>, StoreError> {
     // Most are older, which needs no key to tell.
     let Ok((size, _)) = size_and_root(note) else { return Ok(None) };
-    if size <= server.log.published_size() {
+    if size <= server.log.signed_size() {
         return Ok(None);
     }
     // What has come since the last checkpoint may be all of it.
     server.log.publish(server)?;
-    Ok(server.identity.signed(note).filter(|(size, _)| *size > server.log.published_size()))
+    Ok(server.identity.signed(note).filter(|(size, _)| *size > server.log.signed_size()))
 }
 
 /// Takes entries back that the log has signed.

@@ -6,11 +6,14 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use sr_crypto::verify_capability;
 use sr_store::{StoreError, Swapped};
 use sr_wire::{
     Right, SealedHead, SignedAnswer, SpaceKeys,
     api::{self, ErrorBody, ErrorCode},
-    decode, encode, labels, limits, rotate_bytes, swap_bytes, voucher_hash,
+    decode, encode, labels, limits,
+    log::{ENTRY_VERSION, Entry, Key},
+    rotate_bytes, swap_bytes, voucher_hash,
 };
 
 use crate::{
@@ -113,7 +116,26 @@ fn dispatch(
         api::HEAD_SWAP => swap_head(server, connection, body),
         api::HEAD_GIVE_BACK => put_back::give_back_heads(server, connection, body),
         api::LOG_GIVE_BACK => put_back::give_back_log(server, body),
+        api::LOG_APPEND => append_log(server, body),
         _ => Err(ErrorCode::Version.into()),
+    }
+}
+
+/// Takes an entry for the log that its key has signed. Nothing else is asked: whose key it is, the server does not
+/// know.
+fn append_log(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let request: api::LogAppend = decode("request", body, limits::MESSAGE_LEN_MAX)?;
+    let api::LogAppend { key, seq, value, previous, signature } = request;
+    let bytes = api::LogAppend::signed_bytes(&key, seq, &value, &previous);
+    verify_capability(labels::FRESHNESS_SIGN, &key, &bytes, &signature)
+        .map_err(|_| ErrorCode::RightRefused)?;
+    server.count_freshness()?;
+    let (Key { kind, index }, time_s) = (Key::freshness(&key), server.now_s());
+    let entry = Entry { version: ENTRY_VERSION, kind, time_s, index, seq, value, previous };
+    match server.stores.meta.append_entry(&entry) {
+        Ok(()) => Ok(Vec::new()),
+        Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
+        Err(error) => Err(error.into()),
     }
 }
 

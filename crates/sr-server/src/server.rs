@@ -21,6 +21,7 @@ use crate::{
     link::Links,
     log::{self, Log},
     routes::{self, Refusal},
+    witness::{Witness, policy},
 };
 
 /// Unix seconds now.
@@ -63,6 +64,7 @@ pub struct Server {
     pub(crate) stores: Stores,
     pub(crate) identity: Identity,
     pub(crate) log: Log,
+    pub(crate) witnesses: Vec<Witness>,
     log_failure: Mutex<Option<String>>,
     pub(crate) caps: Caps,
     /// Packs that are being received: one connection at a time writes an id.
@@ -71,6 +73,8 @@ pub struct Server {
     pub(crate) give_backs: Semaphore,
     /// Devices that are being linked.
     pub(crate) links: Links,
+    /// A day, and how many states of backups came to the log on it.
+    freshness: Mutex<(u64, u64)>,
     clock: Clock,
     report: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -87,20 +91,39 @@ impl Server {
         clock: Clock,
         report: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Result<Self, StoreError> {
-        log::begin(&*stores.meta, &identity, clock())?;
+        let meta = &*stores.meta;
+        let parse = |(url, keys): &(String, String)| Witness::parse(url, keys);
+        let witnesses: Vec<Witness> =
+            meta.witnesses()?.iter().map(parse).collect::<Result<_, _>>()?;
+        let identity = identity.with_policies(&meta.policies()?);
+        log::begin(meta, &identity, clock())?;
+        let identity = log::renew_card(meta, identity, policy(&witnesses), clock())?;
         let (receiving, links, log) = (Mutex::default(), Links::default(), Log::default());
         Ok(Self {
             stores,
             identity,
             log,
+            witnesses,
             log_failure: Mutex::default(),
             caps,
             receiving,
             give_backs: Semaphore::new(limits::GIVE_BACKS_MAX),
             links,
+            freshness: Mutex::default(),
             clock,
             report,
         })
+    }
+
+    /// Counts a state of backups, of which so many may come in a day: anybody can send some.
+    pub(crate) fn count_freshness(&self) -> Result<(), ErrorCode> {
+        let mut counted = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
+        let day = self.now_s() / DAY_S;
+        if counted.0 != day {
+            *counted = (day, 0);
+        }
+        counted.1 += 1;
+        if counted.1 > limits::FRESHNESS_PER_DAY_MAX { Err(ErrorCode::QuotaFull) } else { Ok(()) }
     }
 
     /// Returns the server's card.
@@ -176,7 +199,7 @@ impl Server {
     /// Publishes the entries that came to the log since the last time. A server that serves does so by
     /// itself, once a second; a failure is reported, and the next time tries again.
     pub fn publish(&self) {
-        let failed = self.log.publish(self).err();
+        let failed = self.log.publish(self).and_then(|()| self.log.cosign(self)).err();
         let mut last = self.log_failure.lock().unwrap_or_else(PoisonError::into_inner);
         let text = failed.as_ref().map(ToString::to_string);
         // Once, not each second.
@@ -234,7 +257,9 @@ impl Server {
         let tls_key = TlsKey { spki_hash, not_after: self.now_s() + TLS_KEY_VALID_S };
         let signing = &self.identity.signing;
         let tls_signature = signing.sign(labels::CARD_TLS, &encode(&tls_key)).into();
-        encode(&CardResponse { cards: self.identity.cards.clone(), tls_key, tls_signature })
+        // A card that nobody finds in the log, nobody is shown.
+        let cards = self.identity.cards.iter().take(self.log.cards()).cloned().collect();
+        encode(&CardResponse { cards, tls_key, tls_signature })
     }
 
     /// Tells the operator.

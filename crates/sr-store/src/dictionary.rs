@@ -43,6 +43,7 @@ const fn entry(
 const FILE: &str = "file";
 const LOGGED: &str = "life of the server";
 const OWED: &str = "after a backup was put back, until the change comes back";
+const WITNESSED: &str = "until `server witness rm`";
 const PRUNED: &str = "until its owner deletes it, and four days";
 
 /// All of it.
@@ -122,6 +123,23 @@ pub const DICTIONARY: &[DictionaryEntry] = &[
         "size and root of the log, signed; anyone may read it",
         "until the next one",
     ),
+    entry(
+        "freshness",
+        "name",
+        "the hash of a key that signs entries of the log; anyone may read it",
+        LOGGED,
+    ),
+    entry("freshness", "seq", "how many entries it has signed; anyone may read it", LOGGED),
+    entry(
+        "freshness",
+        "value",
+        "the newest of them: a hash that stands for a state of backups; anyone may read it",
+        LOGGED,
+    ),
+    entry("witnesses", "url", "where a witness is asked to cosign the log", WITNESSED),
+    entry("witnesses", "keys", "the keys by which its cosignatures are verified", WITNESSED),
+    entry("policies", "card", "which of the server's cards, counted from the third", LOGGED),
+    entry("policies", "policy", "which witnesses that card names; anyone may read it", LOGGED),
     entry(
         "put_back",
         "note",

@@ -225,6 +225,10 @@ impl<T: MetaStore + ?Sized> MetaStore for Faulty<T> {
         self.call()?.log_entries(from, max)
     }
 
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.write()?.append_entry(entry)
+    }
+
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         self.write()?.set_checkpoint(note)
     }
@@ -251,6 +255,22 @@ impl<T: MetaStore + ?Sized> MetaStore for Faulty<T> {
 
     fn end_put_back(&self) -> Result<(), StoreError> {
         self.write()?.end_put_back()
+    }
+
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.call()?.witnesses()
+    }
+
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError> {
+        self.write()?.set_witness(url, keys)
+    }
+
+    fn policies(&self) -> Result<Vec<String>, StoreError> {
+        self.call()?.policies()
+    }
+
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError> {
+        self.write()?.add_policy(policy, entry)
     }
 
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {

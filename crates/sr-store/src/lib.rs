@@ -195,6 +195,12 @@ pub trait MetaStore: Send + Sync {
     /// Returns up to `max` entries of the log, from place `from` on.
     fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError>;
 
+    /// Adds an entry to the log that follows the newest of its index; a repeat of that succeeds. It is of none of the
+    /// types that other methods add. Its time becomes that of the entry before, if it is earlier.
+    ///
+    /// **Errors** [`StoreError::Exists`] when it does not follow, [`StoreError::PutBack`].
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError>;
+
     /// Stores a checkpoint in place of the one before.
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError>;
 
@@ -227,6 +233,18 @@ pub trait MetaStore: Send + Sync {
 
     /// Ends what [`MetaStore::set_put_back`] began.
     fn end_put_back(&self) -> Result<(), StoreError>;
+
+    /// Returns the witnesses that are asked to cosign the log: for each its address and its keys, one in a line.
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError>;
+
+    /// Keeps the keys of the witness at an address, or forgets it.
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError>;
+
+    /// Returns the policies of the server's cards from the third on.
+    fn policies(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Adds the policy of the next card, and the card's entry to the log unless it has it.
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError>;
 
     /// Returns whether the log has this very entry, and its block was not given back.
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError>;

@@ -29,6 +29,8 @@ struct Records {
     log: Vec<Entry>,
     checkpoint: Option<Vec<u8>>,
     put_back: Option<Vec<u8>>,
+    witnesses: BTreeMap<String, String>,
+    policies: Vec<String>,
     /// What the log has of accounts, and nobody has given back.
     owed: BTreeMap<(Hash, u64), Hash>,
     envelopes: BTreeMap<Hash, Vec<u8>>,
@@ -300,6 +302,30 @@ impl MetaStore for MemoryMeta {
         Ok(())
     }
 
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.records().witnesses.clone().into_iter().collect())
+    }
+
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError> {
+        let mut records = self.records();
+        match keys {
+            Some(keys) => records.witnesses.insert(url.to_owned(), keys.to_owned()),
+            None => records.witnesses.remove(url),
+        };
+        Ok(())
+    }
+
+    fn policies(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.records().policies.clone())
+    }
+
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError> {
+        let mut records = self.records();
+        records.policies.push(policy.to_owned());
+        records.log.extend(entry.cloned());
+        Ok(())
+    }
+
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
         Ok(self.records().owed.get(&(entry.index, entry.seq)) == Some(&entry.value))
     }
@@ -336,6 +362,20 @@ impl MetaStore for MemoryMeta {
         Ok(self.records().log.iter().skip(from).take(max).copied().collect())
     }
 
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        let mut records = self.records();
+        let newest = records.log.iter().rfind(|old| old.key() == entry.key());
+        if !follows(newest.map(|old| (old.seq, old.value)), entry)? {
+            return Ok(());
+        }
+        if records.put_back.is_some() {
+            return Err(StoreError::PutBack);
+        }
+        let before_s = records.log.last().map_or(0, |last| last.time_s);
+        records.log.push(Entry { time_s: entry.time_s.max(before_s), ..*entry });
+        Ok(())
+    }
+
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         self.records().checkpoint = Some(note.to_vec());
         Ok(())
@@ -361,6 +401,18 @@ pub(crate) fn first_blocks(blocks: impl Iterator<Item = Vec<u8>>, len_max: usize
         })
         .map(|(_, block)| block)
         .collect()
+}
+
+/// Returns whether an entry is to be added after the newest of its index, by seq and value.
+///
+/// **Errors** [`StoreError::Exists`] when it does not follow.
+pub(crate) fn follows(newest: Option<(u64, Hash)>, entry: &Entry) -> Result<bool, StoreError> {
+    if newest == Some((entry.seq, entry.value)) {
+        return Ok(false);
+    }
+    let (seq, previous) = newest.map_or((0, [0; 32]), |(seq, value)| (seq + 1, value));
+    let is_next = (entry.seq, entry.previous) == (seq, previous);
+    if is_next { Ok(true) } else { Err(StoreError::Exists) }
 }
 
 /// Decides a swap, for every back-end alike.

@@ -11,13 +11,13 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use sr_crypto::Hash;
 use sr_wire::{
     AccountId, PackId, SealedHead, SpaceId, SpaceKeys, decode, encode,
-    log::{ACCOUNT, ENTRY_LEN, Entry},
+    log::{ACCOUNT, ENTRY_LEN, Entry, FRESHNESS},
 };
 
 use crate::{
     Blocks, Caps, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
     dictionary::{self, DATABASE_FILE},
-    memory::{after, first_blocks, judge_swap},
+    memory::{after, first_blocks, follows, judge_swap},
 };
 
 /// Changes that share one commit at most.
@@ -49,6 +49,11 @@ CREATE TABLE IF NOT EXISTS envelopes (
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS checkpoints (note BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS witnesses (url TEXT PRIMARY KEY, keys TEXT NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE IF NOT EXISTS policies (card INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS freshness (
+    name BLOB PRIMARY KEY, seq INTEGER NOT NULL, value BLOB NOT NULL
+) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS put_back (note BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS owed (
     name BLOB NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (name, seq)
@@ -419,6 +424,29 @@ impl MetaStore for Sqlite {
         rows.iter().map(|row| decode("entry", row, ENTRY_LEN).map_err(damaged)).collect()
     }
 
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        let entry = *entry;
+        self.write(move |t| {
+            let query = "SELECT seq, value FROM freshness WHERE name = ?1";
+            let newest = t
+                .query_row(query, [entry.index], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+                .map_err(failed)?;
+            if !follows(newest, &entry)? {
+                return Ok(());
+            }
+            if is_put_back(t)? {
+                return Err(StoreError::PutBack);
+            }
+            let last = last_entry(t)?;
+            let place = last.as_ref().map_or(0, |(place, _)| place + 1);
+            let time_s = last.map_or(0, |(_, last)| last.time_s).max(entry.time_s);
+            let row = params![place, Entry { time_s, ..entry }.to_bytes()];
+            t.execute("INSERT INTO log VALUES (?1, ?2)", row).map_err(failed)?;
+            note_freshness(t, &entry)
+        })
+    }
+
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         let note = note.to_vec();
         self.write(move |t| replace_note(t, "checkpoints", &note))
@@ -439,6 +467,9 @@ impl MetaStore for Sqlite {
                     let owed = params![entry.index, entry.seq, entry.value];
                     owe.execute(owed).map_err(failed)?;
                 }
+                if entry.kind == FRESHNESS {
+                    note_freshness(t, entry)?;
+                }
             }
             replace_note(t, "checkpoints", &note)
         })
@@ -458,6 +489,46 @@ impl MetaStore for Sqlite {
 
     fn end_put_back(&self) -> Result<(), StoreError> {
         self.write(|t| t.execute("DELETE FROM put_back", []).map(drop).map_err(failed))
+    }
+
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached("SELECT url, keys FROM witnesses ORDER BY url")?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError> {
+        let (url, keys) = (url.to_owned(), keys.map(str::to_owned));
+        self.write(move |t| {
+            let done = match keys {
+                Some(keys) => {
+                    let insert = "INSERT OR REPLACE INTO witnesses VALUES (?1, ?2)";
+                    t.execute(insert, params![url, keys])
+                }
+                None => t.execute("DELETE FROM witnesses WHERE url = ?1", [url]),
+            };
+            done.map(drop).map_err(failed)
+        })
+    }
+
+    fn policies(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached("SELECT policy FROM policies ORDER BY card")?;
+            query.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError> {
+        let (policy, entry) = (policy.to_owned(), entry.cloned());
+        self.write(move |t| {
+            let insert = "INSERT INTO policies (policy) VALUES (?1)";
+            t.execute(insert, [policy]).map_err(failed)?;
+            let Some(entry) = entry else { return Ok(()) };
+            let place = last_entry(t)?.map_or(0, |(place, _)| place + 1);
+            let row = params![place, entry.to_bytes()];
+            t.execute("INSERT INTO log VALUES (?1, ?2)", row).map(drop).map_err(failed)
+        })
     }
 
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {
@@ -550,6 +621,13 @@ fn take_owed(t: &Transaction<'_>, entry: &Entry) -> Result<bool, StoreError> {
         Some(value) if value != entry.value => Err(StoreError::Exists),
         owed => Ok(owed.is_some()),
     }
+}
+
+/// Notes the newest entry of a key that signs states.
+fn note_freshness(t: &Transaction<'_>, entry: &Entry) -> Result<(), StoreError> {
+    let insert = "INSERT OR REPLACE INTO freshness VALUES (?1, ?2, ?3)";
+    let row = params![entry.index, entry.seq, entry.value];
+    t.execute(insert, row).map(drop).map_err(failed)
 }
 
 fn is_put_back(t: &Transaction<'_>) -> Result<bool, StoreError> {

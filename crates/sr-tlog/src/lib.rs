@@ -16,7 +16,7 @@ mod tree;
 pub use checkpoint::{Checkpoint, LogKeys, Opened};
 pub use key::{KeyKind, NoteKey, VerifierKey};
 pub use note::{NOTE_LEN_MAX, Note, NoteSignature, SIGNATURES_MAX};
-pub use policy::{POLICY_LEN_MAX, Policy, Quorum};
+pub use policy::{POLICY_LEN_MAX, Policy, Quorum, Witness};
 pub use proof::LoggedProof;
 pub use tile::{ENTRY_LEN_MAX, TILE_WIDTH, Tile, bundle, entries_of, tiles_between};
 pub use tree::{

@@ -29,8 +29,17 @@ struct Member {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum MemberKind {
-    Witness(VerifierKey),
+    Witness(Witness),
     Group { need: usize, of: Vec<usize> },
+}
+
+/// A key of a witness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The key.
+    pub key: VerifierKey,
+    /// Where the witness is asked, if the policy says so.
+    pub url: Option<String>,
 }
 
 /// What the witnesses say to a checkpoint.
@@ -63,9 +72,9 @@ impl Policy {
     }
 
     /// Returns the witnesses by name.
-    pub fn witnesses(&self) -> impl Iterator<Item = (&str, &VerifierKey)> {
+    pub fn witnesses(&self) -> impl Iterator<Item = (&str, &Witness)> {
         self.members.iter().filter_map(|member| match &member.kind {
-            MemberKind::Witness(key) => Some((member.name.as_str(), key)),
+            MemberKind::Witness(witness) => Some((member.name.as_str(), witness)),
             MemberKind::Group { .. } => None,
         })
     }
@@ -91,7 +100,7 @@ impl Policy {
         // Groups name members before them.
         for member in &self.members {
             let time = match &member.kind {
-                MemberKind::Witness(key) => signed_by(key, checkpoint, note, until_s)?,
+                MemberKind::Witness(witness) => signed_by(&witness.key, checkpoint, note, until_s)?,
                 MemberKind::Group { need, of } => {
                     let mut of: Vec<u64> = of.iter().filter_map(|number| times[*number]).collect();
                     // The newest that are needed: their oldest says since when they were enough.
@@ -105,6 +114,20 @@ impl Policy {
             None => Ok(Quorum::NotAsked),
             Some(needed) => times[needed].map(Quorum::At).ok_or(LogError::QuorumShort),
         }
+    }
+
+    /// Returns whether it can't be satisfied without the keys that `is` says.
+    pub fn needs(&self, is: impl Fn(&VerifierKey) -> bool) -> bool {
+        let mut met: Vec<bool> = Vec::with_capacity(self.members.len());
+        for member in &self.members {
+            met.push(match &member.kind {
+                MemberKind::Witness(witness) => !is(&witness.key),
+                MemberKind::Group { need, of } => {
+                    of.iter().filter(|number| met[**number]).count() >= *need
+                }
+            });
+        }
+        self.quorum.is_some_and(|needed| !met[needed])
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -159,9 +182,10 @@ impl Policy {
                 self.logs.push(key);
                 Some(())
             }
-            ["witness", name, vkey] | ["witness", name, vkey, _] => {
+            ["witness", name, vkey, ref url @ ..] if url.len() <= 1 => {
                 let key = key(vkey, is_cosigner)?;
-                self.add(name, MemberKind::Witness(key))
+                let url = url.first().map(|url| (*url).to_owned());
+                self.add(name, MemberKind::Witness(Witness { key, url }))
             }
             ["group", name, need, ref of @ ..] => self.add_group(name, need, of),
             ["quorum", name] if !*has_quorum => {

@@ -258,6 +258,12 @@ impl Account {
         self.state.home
     }
 
+    /// Returns the hash of the witness policy that it asks for; zeros for that of its home's card.
+    #[must_use]
+    pub fn pin(&self) -> Hash {
+        self.state.pin
+    }
+
     /// Returns whether the account has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {

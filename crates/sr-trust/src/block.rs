@@ -386,6 +386,12 @@ pub fn key_block_hash(key_block: &[u8]) -> Hash {
     hash(labels::KEY_BLOCK, &[key_block])
 }
 
+/// Returns the hash by which a block names a witness policy.
+#[must_use]
+pub fn policy_hash(text: &str) -> Hash {
+    hash(labels::WITNESS_POLICY, &[text.as_bytes()])
+}
+
 fn pop_bytes(account: AccountId, device: &DeviceInfo, transcript: &Hash) -> Vec<u8> {
     [encode(&account), encode(device), transcript.to_vec()].concat()
 }

@@ -14,8 +14,8 @@ mod verified;
 pub use account::{Account, Device, Gate, PastKit};
 pub use block::{
     AccountKey, Block, Body, Change, DELAY_DEFAULT_S, DeviceInfo, DeviceKind, Op, Policy,
-    RecoveryKey, Role, Signature, account_id, block_hash, device_id, key_block_hash, pop,
-    seed_commit,
+    RecoveryKey, Role, Signature, account_id, block_hash, device_id, key_block_hash, policy_hash,
+    pop, seed_commit,
 };
 pub use evidence::{
     EVIDENCE_LEN_MAX, EVIDENCE_MAGIC, Evidence, NotProven, Proof, SignedLog, log_keys,

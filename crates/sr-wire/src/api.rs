@@ -57,6 +57,8 @@ pub const HEAD_SWAP: &str = "/v1/head/swap";
 pub const HEAD_GIVE_BACK: &str = "/v1/head/give-back";
 /// Gives back entries of the log that the server has signed: [`LogGiveBack`], empty answer. A repeat succeeds.
 pub const LOG_GIVE_BACK: &str = "/v1/log/give-back";
+/// Puts an account's state of its backups into the log: [`LogAppend`], empty answer. A repeat succeeds.
+pub const LOG_APPEND: &str = "/v1/log/append";
 
 /// Below this, the log is read with GET, without any right, as c2sp.org/tlog-tiles has it: `checkpoint`,
 /// `tile/L/N`, `tile/entries/N`.
@@ -139,6 +141,30 @@ pub struct LogGiveBack {
     pub from: u64,
     /// Entries in a row, at most [`crate::limits::ENTRIES_KEPT`].
     pub entries: Vec<crate::log::Entry>,
+}
+
+/// An entry for the log that nobody but who has the key can follow with another.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub struct LogAppend {
+    /// The key, whose hash is the entry's index.
+    pub key: Hash,
+    /// Which value this is, from 0.
+    pub seq: u64,
+    /// The value.
+    pub value: Hash,
+    /// The value before, zeros for the first.
+    pub previous: Hash,
+    /// The key's signature, over [`LogAppend::signed_bytes`].
+    pub signature: [u8; CAPABILITY_SIGNATURE_LEN],
+}
+
+impl LogAppend {
+    /// Returns what is signed: index, seq, value and the value before.
+    #[must_use]
+    pub fn signed_bytes(key: &Hash, seq: u64, value: &Hash, previous: &Hash) -> Vec<u8> {
+        let index = crate::log::Key::freshness(key).index;
+        [&index[..], &seq.to_be_bytes(), value, previous].concat()
+    }
 }
 
 /// What the server keeps for a recovery kit.

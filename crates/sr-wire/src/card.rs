@@ -50,6 +50,17 @@ impl Card {
         }
     }
 
+    /// Makes the card that follows this one, with another witness policy.
+    #[must_use]
+    pub fn with_policy(&self, policy: &str) -> Self {
+        Self {
+            seq: self.seq + 1,
+            previous: card_hash(self),
+            policy: policy.as_bytes().to_vec().into(),
+            ..self.clone()
+        }
+    }
+
     /// Returns whether `next` is a card after this one: signed by this identity key, of the same log. Log
     /// keys come once and stay.
     fn leads_to(&self, next: &SignedCard) -> bool {
@@ -131,7 +142,7 @@ impl CardResponse {
         spki_hash: &Hash,
         now_s: u64,
     ) -> Result<Vec<SignedCard>, Misbehaviour> {
-        let response: Self = decode("card", bytes, limits::MESSAGE_LEN_MAX)
+        let response: Self = decode("card", bytes, limits::CARDS_LEN_MAX)
             .map_err(|Malformed { .. }| Misbehaviour::ResponseMalformed)?;
         let cards = &response.cards;
         let newest = cards.last().ok_or(Misbehaviour::ResponseMalformed)?;
@@ -151,7 +162,7 @@ impl CardResponse {
 }
 
 /// A server has no more cards.
-const CARDS_MAX: usize = 16;
+pub const CARDS_MAX: usize = 16;
 
 /// Returns the newest card, if the first has signed itself, each of the others follows from the one before,
 /// and the pinned one is among them.

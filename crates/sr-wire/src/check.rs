@@ -128,6 +128,9 @@ pub enum Misbehaviour {
     /// SR-039: a log, signed later than promised, without what the server has promised to log.
     #[error("SR-039: the server has not logged a change of the account as it promised")]
     ReceiptBroken = 39,
+    /// SR-040: a state of the account that is older than one that its own log has.
+    #[error("SR-040: the server shows an older state than the one that its log has")]
+    OlderThanLogged = 40,
 }
 
 impl Misbehaviour {

@@ -62,6 +62,16 @@ labels! {
     DEVICE_POP = "pop";
     /// Id of a file of evidence.
     EVIDENCE = "evidence";
+    /// What the log has of a state of an account's backups, from the root.
+    FRESHNESS = "freshness";
+    /// Hash of a key, under which the log has such states.
+    FRESHNESS_INDEX = "freshness-index";
+    /// Seed of that key, from the root.
+    FRESHNESS_KEY = "freshness-key";
+    /// That key's signature over an entry.
+    FRESHNESS_SIGN = "freshness-sign";
+    /// Hash of a state, as the log's value is made of it.
+    FRESHNESS_STATE = "freshness-state";
     /// Sealing key of heads.
     HEAD = "head";
     /// The server's signature over a head answer.
@@ -168,6 +178,12 @@ labels! {
     VOUCHER = "voucher";
     /// What the server keeps of a voucher.
     VOUCHER_HASH = "voucher-hash";
+    /// Seed of a witness's Ed25519 key.
+    WITNESS_ED25519 = "witness/ed25519";
+    /// Seed of a witness's ML-DSA-44 key.
+    WITNESS_ML_DSA_44 = "witness/ml-dsa-44";
+    /// Hash of a witness policy.
+    WITNESS_POLICY = "witness-policy";
 }
 
 #[cfg(test)]

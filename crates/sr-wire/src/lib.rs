@@ -17,7 +17,7 @@ pub mod log;
 mod packs;
 mod space;
 
-pub use card::{Card, CardResponse, SignedCard, TlsKey, card_hash, verify_cards};
+pub use card::{CARDS_MAX, Card, CardResponse, SignedCard, TlsKey, card_hash, verify_cards};
 pub use check::Misbehaviour;
 pub use codec::{Malformed, decode, decode_first, encode};
 pub use head::{EMPTY_HEAD_HASH, HeadAnswer, SealedHead, SignedAnswer, head_nonce, nonce_of};

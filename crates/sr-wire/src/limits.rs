@@ -15,12 +15,21 @@ pub const SEALED_HEAD_LEN: usize = HEAD_LEN + sr_crypto::BOX_OVERHEAD;
 /// A request or response that is not a pack: the largest holds one sealed head (8 KiB) and one
 /// hybrid signature (3.3 KiB), or [`HAVE_MAX`] pack ids.
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// The cards of a server, each of which may name witnesses.
+pub const CARDS_LEN_MAX: usize = 512 * 1024;
 /// Heads in one answer.
 pub const HEADS_PER_MESSAGE: usize = 7;
 /// An envelope of a recovery kit.
 pub const ENVELOPE_LEN_MAX: usize = 4096;
-/// One message of a linking ceremony: the pins of two spaces have under 10 KiB.
-pub const LINK_MESSAGE_LEN_MAX: usize = 32 * 1024;
+/// States of backups that come to a log in a day: with these alone it grows by 5 MB a month.
+pub const FRESHNESS_PER_DAY_MAX: u64 = 1_440;
+/// A policy that names witnesses; seven, with two keys each, fit.
+pub const POLICY_LEN_MAX: usize = 16 * 1024;
+/// A checkpoint: the log's own two signatures, and those of as many witnesses as a policy names.
+pub const CHECKPOINT_LEN_MAX: usize = 32 * 1024;
+/// One message of a linking ceremony: the pins of two spaces have under 10 KiB, a checkpoint and a policy come with
+/// them.
+pub const LINK_MESSAGE_LEN_MAX: usize = 60 * 1024;
 /// Messages of a linking ceremony.
 pub const LINK_MESSAGES_MAX: u8 = 8;
 /// Linking ceremonies that the server holds at once.

@@ -11,6 +11,8 @@ pub const ENTRY_LEN: usize = 114;
 pub const ACCOUNT: u8 = 1;
 /// The entry type of a server's card.
 pub const SERVER_CARD: u8 = 6;
+/// The entry type of what an account's backups are.
+pub const FRESHNESS: u8 = 9;
 /// The only version of an entry.
 pub const ENTRY_VERSION: u8 = 1;
 
@@ -79,6 +81,12 @@ impl Key {
     #[must_use]
     pub fn account(id: AccountId) -> Self {
         Self { kind: ACCOUNT, index: hash(labels::ACCOUNT_INDEX, &[&id.0]) }
+    }
+
+    /// Returns that of the states that a key signs: `H("freshness-index", key)`.
+    #[must_use]
+    pub fn freshness(key: &Hash) -> Self {
+        Self { kind: FRESHNESS, index: hash(labels::FRESHNESS_INDEX, &[key]) }
     }
 
     /// Returns that of a server's cards: `H("card-index", origin)`.

@@ -3,8 +3,16 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
+
+#[cfg(feature = "server")]
+mod server;
+mod trust;
+
+#[cfg(feature = "server")]
+pub(crate) use server::{ServerCommand, ServerLogCommand, ServerWitnessCommand, WitnessCommand};
 #[cfg(feature = "server")]
 use sr_wire::{AccountId, SpaceId};
+pub(crate) use trust::{PolicyCommand, TrustCommand};
 
 const AUTOMATIC: &str = "\
 To back up by itself, one line of crontab (every hour, seven past; write the program's whole path,
@@ -153,6 +161,10 @@ pub(crate) enum Command {
         /// What `operator disclose --json` printed
         file: PathBuf,
     },
+    /// Run a witness: it cosigns the logs of servers, each only if it continues what it has seen
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// Show what the server can see of you, worked out from what your devices have stored
     WhatTheySee,
     /// Show the five promises, whether they hold here, and how to see that without this program
@@ -652,79 +664,6 @@ pub(crate) enum OperatorCommand {
         /// The server's data directory
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
-    },
-}
-
-/// `server …`
-#[cfg(feature = "server")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum ServerCommand {
-    /// Run the server until Ctrl-C; the first time, make it and print an invite
-    Up {
-        /// The data directory; /var/lib/strongroom for root, else in ~/.local/share
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// Where to listen
-        #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7443")]
-        listen: std::net::SocketAddr,
-        /// The data directory was put back from a backup: store nothing new until the devices have given
-        /// back what came after it, and `server log reseed --finish` says so
-        #[arg(long)]
-        restored: bool,
-    },
-    /// Copy a server that may be running to another directory, best on another disk
-    ///
-    /// The first time all of it, from then on what is new. The copy has the server's identity: keep it
-    /// as safe as the server itself. To put it back: stop the server, copy the directory back, and start
-    /// the server with `--restored`.
-    Backup {
-        /// The data directory
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// Where the copy is, or will be
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-    },
-    /// The server's log
-    #[command(subcommand)]
-    Log(ServerLogCommand),
-    /// Print a new invite; the server may be running
-    Invite {
-        /// The data directory
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// Where clients reach the server, as HOST:PORT; every address of this machine at port 7443
-        /// unless given
-        #[arg(long, value_name = "HOST:PORT")]
-        address: Vec<String>,
-    },
-}
-
-/// `trust …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum TrustCommand {
-    /// Go on with an older state of a server that has lost the newer one for good
-    ///
-    /// First gives the server back all that this device holds. Then shows what would be forgotten, and asks.
-    /// It counts for this device; each other one asks by itself.
-    AcceptRollback,
-}
-
-/// `server log …`
-#[cfg(feature = "server")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum ServerLogCommand {
-    /// Show what a server that was put back from a backup has got back, or finish it
-    ///
-    /// Each device gives back what it knows at its next command. Wait for those that people use: what nobody
-    /// has given back when you finish can contradict what comes later. The server may be running.
-    Reseed {
-        /// The data directory
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// All is back that will come back: store what is new again
-        #[arg(long)]
-        finish: bool,
     },
 }
 

@@ -45,3 +45,13 @@ pub(crate) fn ask_secret(question: &str) -> Result<zeroize::Zeroizing<String>, F
     answer.truncate(len);
     Ok(answer)
 }
+
+/// Reads a file, or standard input for `-`.
+#[cfg(feature = "server")]
+pub(crate) fn read(path: &std::path::Path) -> io::Result<String> {
+    if path.as_os_str() != "-" {
+        return std::fs::read_to_string(path);
+    }
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::stdin(), &mut text).map(|_| text)
+}

@@ -143,9 +143,16 @@ impl Failure {
         let about_log = misbehaviour.number() >= Misbehaviour::LogRuleBroken.number();
         let account = (Misbehaviour::ChainBroken.number()..=Misbehaviour::LinkAltered.number())
             .contains(&misbehaviour.number());
-        let (meaning, next) = if rolled_back {
+        let (meaning, next) = if misbehaviour == Misbehaviour::OlderThanLogged {
             (
-                "The server shows less than this device has seen: its disk was put back to an older state, by \
+                "Your devices have put into the server's log which state of your backups was the newest. What the \
+                 server shows is older: its disk was put back, or somebody hides the newest on purpose.",
+                "Ask the operator what happened, over another channel, and try again when it is mended. If that \
+                 state is lost for good, `strongroom trust accept-rollback` goes on with the older one.",
+            )
+        } else if rolled_back {
+            (
+                "The server shows less than this device, or a witness, has seen: its disk was put back to an older state, by \
                  accident or on purpose. Your own files are untouched.",
                 "Ask the operator what happened, over another channel. What this device holds of the newer state, \
                  it has offered. If that state is lost for good: `strongroom trust accept-rollback` says what \
@@ -275,6 +282,33 @@ impl From<ClientError> for Failure {
                      your other devices.",
                     crate::output::time(until_s)
                 ),
+            ),
+            ClientError::Unwitnessed(why) => make(
+                "UNWITNESSED",
+                exit::UNREACHABLE,
+                "Witnesses cosign the server's log, so that nobody can be shown another one than everybody else, or an \
+                 old one. What is shown here, they have not cosigned. The server or a witness may be down, or \
+                 somebody hides something.",
+                "Nothing new was built on it: no device, kit, contact or policy. Backups and restores go on.",
+                match why {
+                    sr_client::Unwitnessed::ClocksApart => {
+                        "Ask the server's operator to set its clock, then run the command again."
+                    }
+                    sr_client::Unwitnessed::PolicyUnknown => {
+                        "Link this device again: `strongroom device link`."
+                    }
+                    _ => {
+                        "See that this machine's clock is right, and run the command again in an hour. If it stays, \
+                         `strongroom trust status` says which witness is silent: ask its operator."
+                    }
+                },
+            ),
+            ClientError::PolicyWrong => make(
+                "USAGE",
+                exit::USAGE,
+                "A witness policy is a text as c2sp.org/tlog-policy has it, of 16 KiB at most.",
+                NOTHING_DONE,
+                "Take what `strongroom trust policy show --of-server` prints, and change that.",
             ),
             ClientError::Sealed { since_s, is_rollback } => make(
                 "SEALED",
@@ -626,6 +660,24 @@ impl From<sr_server::DataError> for Failure {
                 exit::FAILED,
                 "Make room there, or name another with `--to DIR`; the same command goes on.",
             ),
+            DataError::BehindWitness { .. } => (
+                "BEHIND_WITNESS",
+                exit::STATE,
+                "If you have put back a backup, start it with `--restored`: its devices give back what is \
+                 missing. If not, the directory is not the newest: look for that.",
+            ),
+            DataError::OtherThanWitness { .. } => (
+                "OTHER_THAN_WITNESS",
+                exit::STATE,
+                "Use the other copy of the directory, the one that the server ran from last. Without it this \
+                 server can't go on under its name.",
+            ),
+            DataError::WitnessText => {
+                ("USAGE", exit::USAGE, "Copy the line that `strongroom witness up` prints.")
+            }
+            DataError::WitnessUnknown => {
+                ("NOT_FOUND", exit::NOT_FOUND, "See them with `strongroom server witness ls`.")
+            }
             DataError::LogShort { .. } => (
                 "LOG_SHORT",
                 exit::STATE,
@@ -689,6 +741,7 @@ pub(crate) fn code_of(misbehaviour: Misbehaviour) -> &'static str {
         Misbehaviour::CardNotLogged => "CARD_NOT_LOGGED",
         Misbehaviour::ReceiptForged => "RECEIPT_FORGED",
         Misbehaviour::ReceiptBroken => "RECEIPT_BROKEN",
+        Misbehaviour::OlderThanLogged => "OLDER_THAN_LOGGED",
         _ => "MISBEHAVIOUR",
     }
 }

@@ -30,6 +30,8 @@ mod status;
 mod tenets;
 mod terminal;
 mod trust;
+#[cfg(feature = "server")]
+mod witness;
 
 use std::process::ExitCode;
 
@@ -146,6 +148,7 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
             args::ServerCommand::Log(args::ServerLogCommand::Reseed { data, finish }) => {
                 server::reseed(data.as_deref(), *finish)
             }
+            args::ServerCommand::Witness(command) => witness::of_server(command),
             args::ServerCommand::Invite { data, address } => {
                 server::invite(data.as_deref(), address)
             }
@@ -153,6 +156,8 @@ fn run(args: &Args, output: &Output) -> Result<Done, failure::Failure> {
         Command::Status => status::status(args),
         Command::Trust(command) => trust::command(args, output, command),
         Command::VerifyDisclosure { file } => see::verify_disclosure(args, file),
+        #[cfg(feature = "server")]
+        Command::Witness(command) => witness::command(output, command),
         Command::WhatTheySee => see::what_they_see(args),
         Command::Tenets => tenets::tenets(args),
     }

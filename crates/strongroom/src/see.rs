@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Every column that a server of this version has. A test holds it against the data dictionary.
-const COLUMNS: [&str; 28] = [
+const COLUMNS: [&str; 35] = [
     "vouchers.hash",
     "spaces.space",
     "spaces.keys",
@@ -40,6 +40,13 @@ const COLUMNS: [&str; 28] = [
     "log.place",
     "log.entry",
     "checkpoints.note",
+    "freshness.name",
+    "freshness.seq",
+    "freshness.value",
+    "witnesses.url",
+    "witnesses.keys",
+    "policies.card",
+    "policies.policy",
     "put_back.note",
     "owed.name",
     "owed.seq",

@@ -75,6 +75,10 @@ impl Running {
         let server =
             Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report))
                 .map_err(DataError::Store)?;
+        // An operator who rolls it back does not ask.
+        if how != Start::Deaf {
+            server.ask_witnesses()?;
+        }
         let name = server.card().short_name();
         runtime.spawn(Arc::new(server).serve(listener));
         let is_new = data.is_new;
@@ -259,7 +263,7 @@ fn wait_for_stop(running: &Running) -> Result<(), Failure> {
     })
 }
 
-fn data_dir(data: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn data_dir(data: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(dir) = data {
         return Ok(dir.to_owned());
     }
@@ -274,7 +278,7 @@ fn data_dir(data: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// Returns where a server that listens on `address` can be reached: an address of its own, or every
 /// one of this machine but link-local ones.
-fn reachable(address: SocketAddr) -> Vec<String> {
+pub(crate) fn reachable(address: SocketAddr) -> Vec<String> {
     let port = address.port();
     if !address.ip().is_unspecified() {
         return vec![address.to_string()];
@@ -386,6 +390,6 @@ fn disclosure_json(disclosure: &Disclosure) -> Value {
     })
 }
 
-fn os_rng() -> impl sr_crypto::CryptoRng {
+pub(crate) fn os_rng() -> impl sr_crypto::CryptoRng {
     rand_core::UnwrapErr(getrandom::SysRng)
 }

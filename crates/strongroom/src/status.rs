@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use sr_client::{Client, Clock, KeyLock, LogState, PutBack, Status, profile_dir};
+use sr_client::{Client, Clock, KeyLock, Level, LogState, PutBack, Status, profile_dir};
 use sr_wire::{DeviceId, Invite};
 
 use crate::{
@@ -218,6 +218,8 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
             "missing_since_s": log.missing_since_s,
             "withheld": log.withheld,
             "needs_update": log.needs_update,
+            "level": crate::trust::level_name(log.level),
+            "cosigned_s": log.cosigned_s,
         })),
     });
     Ok(Done::new(text, data).with_warnings(warnings, code))
@@ -243,7 +245,8 @@ fn log_line(log: &LogState) -> String {
     };
     let checked = if log.withheld.is_some() || log.needs_update { "" } else { ", checked" };
     let entries = if log.size == 1 { "1 entry".into() } else { format!("{} entries", log.size) };
-    format!("Log         {entries}{checked}{missing}\n")
+    let level = crate::trust::level_line(log.level);
+    format!("Log         {entries}{checked}{missing}\nWitnesses   {level}\n")
 }
 
 /// A server that was put back from a backup is no alarm once it has everything again, and is not kept quiet.
@@ -257,6 +260,20 @@ fn put_back_line(event: PutBack) -> String {
 }
 
 fn log_warning(log: &LogState, now_s: u64) -> Option<String> {
+    if let Some(why) = log.unwitnessed {
+        return Some(format!(
+            "the server's log can't be relied on ({why}). Backups go on; new devices, kits and contacts wait. \
+             `strongroom trust status` asks the witnesses"
+        ));
+    }
+    let relied_s = now_s.saturating_sub(log.cosigned_s.unwrap_or_default());
+    if log.level > Level::G0 && relied_s > 86_400 {
+        return Some(
+            "no witness has cosigned the server's log for a day, as far as this device was shown: it may be an old \
+             one. Backups go on; new devices, kits and contacts wait"
+                .into(),
+        );
+    }
     if let Some(why) = &log.withheld {
         return Some(format!(
             "the server's public log was not to be had ({why}). A server that hides it could hide changes of \

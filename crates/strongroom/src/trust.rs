@@ -1,14 +1,16 @@
 //! `trust …`: what only a person can decide about a server.
 
+use std::path::Path;
+
 use serde_json::json;
-use sr_client::Rollback;
+use sr_client::{Level, Rollback};
 
 use crate::{
-    args::{Args, TrustCommand},
+    args::{Args, PolicyCommand, TrustCommand},
     ask::ask,
     backup::snapshot_line,
-    failure::Failure,
-    output::{Done, Output, plural},
+    failure::{Failure, exit},
+    output::{Done, Output, count, plural, printable, time},
     status::client,
 };
 
@@ -19,7 +21,112 @@ pub(crate) fn command(
 ) -> Result<Done, Failure> {
     match command {
         TrustCommand::AcceptRollback => accept_rollback(args, output),
+        TrustCommand::Policy(PolicyCommand::Set { file, without_kit }) => {
+            set_policy(args, file, *without_kit)
+        }
+        TrustCommand::Policy(PolicyCommand::Show { of_server }) => show_policy(args, *of_server),
+        TrustCommand::Status => status(args),
     }
+}
+
+fn status(args: &Args) -> Result<Done, Failure> {
+    let trust = client(args)?.trust()?;
+    let mut text = format!("Level      {}", level_line(trust.level));
+    if let Some(cosigned_s) = trust.cosigned_s {
+        text.push_str(&format!("\nCosigned   {}, by as many as are needed", time(cosigned_s)));
+    }
+    for witness in &trust.witnesses {
+        let said = match &witness.size {
+            Ok(size) => format!("has cosigned {} entries", count(*size)),
+            Err(why) => why.clone(),
+        };
+        text.push_str(&format!(
+            "\nWitness    {} at {}: {}",
+            printable(&witness.name),
+            printable(&witness.url),
+            printable(&said)
+        ));
+    }
+    let mut warnings = Vec::new();
+    if trust.server_differs {
+        warnings.push(
+            "the server names other witnesses now than this account asks. To ask those: `strongroom trust policy \
+             show --of-server > policy`, read it, `strongroom trust policy set policy`"
+                .to_owned(),
+        );
+    }
+    warnings.extend(trust.kit_is_older.then(kit_warning));
+    let silent = trust.witnesses.iter().any(|witness| witness.size.is_err());
+    let witnesses: Vec<_> = trust
+        .witnesses
+        .iter()
+        .map(|w| json!({ "name": w.name, "url": w.url, "entries": w.size.as_ref().ok(), "why": w.size.as_ref().err() }))
+        .collect();
+    let data = json!({
+        "level": level_name(trust.level),
+        "cosigned_s": trust.cosigned_s,
+        "witnesses": witnesses,
+        "server_differs": trust.server_differs,
+        "kit_is_older": trust.kit_is_older,
+    });
+    Ok(Done::new(text, data).with_warnings(warnings, if silent { exit::PARTLY } else { 0 }))
+}
+
+pub(crate) fn kit_warning() -> String {
+    "the recovery kit is older than the account's witness policy: who restores from it is protected as before. Make \
+     a new one: `strongroom recovery kit`"
+        .into()
+}
+
+pub(crate) fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::G0 => "G0",
+        Level::G1 => "G1",
+        Level::G2 => "G2",
+        Level::G3 => "G3",
+    }
+}
+
+/// What a level means, in words.
+pub(crate) fn level_line(level: Level) -> &'static str {
+    match level {
+        Level::G0 => "G0: no witness is asked. A frozen log can't be noticed without a witness",
+        Level::G1 => "G1: devices of your contacts must have cosigned the log",
+        Level::G2 => "G2: independent witnesses must have cosigned the log",
+        Level::G3 => {
+            "G3: independent witnesses must have cosigned the log, and one has checked every entry"
+        }
+    }
+}
+
+fn show_policy(args: &Args, of_server: bool) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let policy = if of_server { client.policy_of_server()? } else { client.trust()?.policy };
+    let shown = if policy.is_empty() { "quorum none\n".to_owned() } else { policy };
+    Ok(Done::new(shown.trim_end().to_owned(), json!({ "policy": shown })))
+}
+
+fn set_policy(args: &Args, file: &Path, without_kit: bool) -> Result<Done, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::usage(format!("{}: {error}", file.display()), "Name a file that can be read.")
+    })?;
+    let mut client = client(args)?;
+    let kit = match (without_kit, client.has_kit()) {
+        (true, _) | (_, false) => None,
+        (false, true) => Some(crate::recovery::ask_kit("The 28 characters of your kit: ")?),
+    };
+    let until_s = client.set_witness_policy(&text, kit.as_ref())?;
+    let said = match until_s {
+        None => "ok  the account asks the witnesses of this policy, on each of its devices at the next command\n\
+                 Next: a new recovery kit, which is protected by it: strongroom recovery kit"
+            .to_owned(),
+        Some(until_s) => format!(
+            "ok  begun. It counts after {}, when this device runs a command. Until then your other devices can \
+             stop it.",
+            time(until_s)
+        ),
+    };
+    Ok(Done::new(said, json!({ "until_s": until_s })))
 }
 
 fn accept_rollback(args: &Args, output: &Output) -> Result<Done, Failure> {
@@ -58,6 +165,9 @@ fn told(rollback: &Rollback) -> String {
         .map(|snapshot| format!("\n  {}", snapshot_line(snapshot)))
         .collect();
     let named = match rollback.snapshots.len() {
+        0 if rollback.is_by_log => {
+            "Only the log says that there were such; this device has never seen them.".into()
+        }
         0 => {
             "This device can't name the snapshots in them: some of other devices may be among them."
                 .into()

@@ -17,14 +17,28 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sr-store", &["sr-crypto", "sr-wire"]),
     ("sr-trust", &["sr-crypto", "sr-wire", "sr-tlog"]),
     ("sr-keys", &["sr-crypto", "sr-wire", "sr-trust"]),
-    ("sr-server", &["sr-crypto", "sr-wire", "sr-tlog", "sr-store", "sr-trust"]),
+    ("sr-witness", &["sr-crypto", "sr-wire", "sr-tlog"]),
+    ("sr-server", &["sr-crypto", "sr-wire", "sr-tlog", "sr-store", "sr-trust", "sr-witness"]),
     ("sr-vault", &["sr-crypto", "sr-wire", "sr-trust", "sr-keys"]),
-    ("sr-client", &["sr-crypto", "sr-wire", "sr-tlog", "sr-trust", "sr-keys", "sr-vault"]),
+    (
+        "sr-client",
+        &["sr-crypto", "sr-wire", "sr-tlog", "sr-trust", "sr-witness", "sr-keys", "sr-vault"],
+    ),
     ("sr-adversary", &["sr-crypto", "sr-wire", "sr-trust", "sr-store", "sr-server", "sr-client"]),
     // It shows the blocks that a server sees; hence sr-trust.
     (
         "strongroom",
-        &["sr-crypto", "sr-wire", "sr-client", "sr-server", "sr-store", "sr-trust", "sr-adversary"],
+        &[
+            "sr-crypto",
+            "sr-wire",
+            "sr-tlog",
+            "sr-client",
+            "sr-server",
+            "sr-store",
+            "sr-trust",
+            "sr-witness",
+            "sr-adversary",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use super::rooms::sources;
 
 /// Places that look at a secret's bytes. A new one is a decision: change the number with it.
-const EXPOSE_CALLERS: usize = 28;
+const EXPOSE_CALLERS: usize = 30;
 const LINES_MAX: usize = 800;
-const CHECKS: u8 = 39;
+const CHECKS: u8 = 40;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("parent")

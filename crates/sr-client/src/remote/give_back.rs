@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use sr_wire::{
     CardResponse, Right, SealedHead, SignedAnswer, SignedCard, VLBytes,
-    api::{self, HeadGiveBack, LogGiveBack},
+    api::{self, HeadGiveBack, LogAppend, LogGiveBack},
     decode, encode, limits,
     log::Entry,
 };
@@ -20,7 +20,7 @@ impl Remote {
     }
 
     pub(super) fn note_refused(&self, reply: &[u8]) {
-        if let Ok(shown) = decode::<CardResponse>("card", reply, limits::MESSAGE_LEN_MAX) {
+        if let Ok(shown) = decode::<CardResponse>("card", reply, limits::CARDS_LEN_MAX) {
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = shown.cards;
         }
     }
@@ -36,6 +36,16 @@ impl Remote {
         self.with_session(Some((keys, Right::Read)), |session| {
             let request = request.clone();
             async move { session.call(api::HEAD_GIVE_BACK, request, limits::MESSAGE_LEN_MAX).await }
+        })?;
+        Ok(())
+    }
+
+    /// Puts a state of the backups into the log.
+    pub(crate) fn append_log(&self, request: &LogAppend) -> Result<(), ClientError> {
+        let request = encode(request);
+        self.with_session(None, |session| {
+            let request = request.clone();
+            async move { session.call(api::LOG_APPEND, request, limits::MESSAGE_LEN_MAX).await }
         })?;
         Ok(())
     }

@@ -235,6 +235,10 @@ impl MetaStore for Liar {
         self.truth.log_entries(from, max)
     }
 
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.truth.append_entry(entry)
+    }
+
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         self.truth.set_checkpoint(note)
     }
@@ -261,6 +265,22 @@ impl MetaStore for Liar {
 
     fn end_put_back(&self) -> Result<(), StoreError> {
         self.truth.end_put_back()
+    }
+
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.truth.witnesses()
+    }
+
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError> {
+        self.truth.set_witness(url, keys)
+    }
+
+    fn policies(&self) -> Result<Vec<String>, StoreError> {
+        self.truth.policies()
+    }
+
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError> {
+        self.truth.add_policy(policy, entry)
     }
 
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {

@@ -467,6 +467,10 @@ impl MetaStore for KeepsItsHead {
         self.0.log_entries(from, max)
     }
 
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.0.append_entry(entry)
+    }
+
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
         self.0.set_checkpoint(note)
     }
@@ -493,6 +497,22 @@ impl MetaStore for KeepsItsHead {
 
     fn end_put_back(&self) -> Result<(), StoreError> {
         self.0.end_put_back()
+    }
+
+    fn witnesses(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.0.witnesses()
+    }
+
+    fn set_witness(&self, url: &str, keys: Option<&str>) -> Result<(), StoreError> {
+        self.0.set_witness(url, keys)
+    }
+
+    fn policies(&self) -> Result<Vec<String>, StoreError> {
+        self.0.policies()
+    }
+
+    fn add_policy(&self, policy: &str, entry: Option<&Entry>) -> Result<(), StoreError> {
+        self.0.add_policy(policy, entry)
     }
 
     fn is_owed(&self, entry: &Entry) -> Result<bool, StoreError> {

@@ -400,6 +400,7 @@ fn no_pins() -> Pins {
         answers: Vec::new(),
         places: Vec::new(),
         log: Vec::new().into(),
+        policy: Vec::new().into(),
     }
 }
 

@@ -235,6 +235,7 @@ fn links() {
         answers: Vec::new(),
         places: Vec::new(),
         log: Vec::new().into(),
+        policy: b"quorum none\n".to_vec().into(),
     };
     let answer = LinkAnswer {
         account: AccountId([1; 32]),
@@ -274,6 +275,7 @@ fn links() {
             answers: Vec::new(),
             places: Vec::new(),
             log: Vec::new().into(),
+            policy: Vec::new().into(),
         };
         file.pins = other.seal(&transcript).expect("seals").into();
     });
