@@ -45,6 +45,8 @@ pub enum Victim {
     Phone,
     /// The phone, as it was yesterday.
     OldPhone,
+    /// The phone as it was yesterday, two days later: it makes a new kit.
+    Frozen,
     /// The phone, after it was shown another server's today.
     PhoneApart,
     /// Somebody who has nothing but the recovery kit.
@@ -60,6 +62,7 @@ impl fmt::Display for Victim {
             Self::Asked => "laptop, whose person is asked",
             Self::Phone => "phone",
             Self::OldPhone => "phone that was off since yesterday",
+            Self::Frozen => "phone of yesterday, two days later",
             Self::PhoneApart => "phone that was shown another day",
             Self::Paper => "device restored from the kit",
             Self::Stranger => "reader of the log",
@@ -144,12 +147,11 @@ const fn not_yet(id: &'static str, name: &'static str, verdict: Verdict, why: &'
 
 use Misbehaviour as Is;
 use Verdict::{Alarm, Blind, Label, Refuse};
-use Victim::{Asked, Laptop, OldPhone, Paper, Phone, PhoneApart};
+use Victim::{Asked, Frozen, Laptop, OldPhone, Paper, Phone, PhoneApart};
 
 const IN_TESTS: &str =
     "needs keys that an operator does not have; played in the tests of this project";
 const LIAR: &str = "comes with a server that answers what it likes, not only what it stores";
-const WITNESS: &str = "needs a witness, which comes with a later version";
 const MEASURED: &str = "measured by `cargo test -p sr-client --lib hiding`, not played here";
 
 /// All rows of the groups Storage, Identity, Availability, and one of Metadata.
@@ -209,7 +211,7 @@ pub const CATALOGUE: &[Row] = &[
         Attack {
             shows: Day::Yesterday,
             ways: rolled_back,
-            victims: &[Laptop, Phone],
+            victims: &[Laptop, Phone, Paper],
             checks: &[
                 Is::HeadRolledBack,
                 Is::HeadForked,
@@ -220,6 +222,7 @@ pub const CATALOGUE: &[Row] = &[
                 Is::PlaceMismatch,
                 Is::ReceiptBroken,
                 Is::LogNotOwn,
+                Is::OlderThanLogged,
             ],
         },
     ),
@@ -296,7 +299,17 @@ pub const CATALOGUE: &[Row] = &[
             ],
         },
     ),
-    not_yet("ID-04", "freeze a victim in the past", Alarm, WITNESS),
+    played(
+        "ID-04",
+        "freeze a victim in the past",
+        Refuse,
+        Attack {
+            shows: Day::Yesterday,
+            ways: frozen,
+            victims: &[Frozen, Paper],
+            checks: &[Is::LogRolledBack],
+        },
+    ),
     not_yet(
         "ID-05",
         "have a person link the operator's device",
@@ -383,8 +396,22 @@ fn as_it_is(_: &Path) -> Result<Vec<Way>, AdversaryError> {
     Ok(vec![Way::new("shows all of today", |_| Ok(()))])
 }
 
-fn rolled_back(_: &Path) -> Result<Vec<Way>, AdversaryError> {
-    Ok(vec![Way::new("shows all of yesterday", |_| Ok(()))])
+fn frozen(_: &Path) -> Result<Vec<Way>, AdversaryError> {
+    Ok(vec![Way::new("shows yesterday, for ever", |_| Ok(()))])
+}
+
+fn rolled_back(yesterday: &Path) -> Result<Vec<Way>, AdversaryError> {
+    let (yesterday, nothing) = (yesterday.to_owned(), AdversaryError::Nothing("another day"));
+    let days = yesterday.parent().and_then(Path::parent).ok_or(nothing)?;
+    let today = days.join(Day::Today.dir()).join("server");
+    Ok(vec![
+        Way::new("shows all of yesterday", |_| Ok(())),
+        Way::new("shows yesterday's backups under today's log", move |data| {
+            fs::remove_dir_all(data)?;
+            operator::copy_all(&today, data)?;
+            operator::show_heads_of(data, &yesterday)
+        }),
+    ])
 }
 
 fn changed_bytes(data: &Path) -> Result<Vec<Way>, AdversaryError> {

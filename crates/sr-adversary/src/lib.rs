@@ -37,4 +37,7 @@ pub enum AdversaryError {
     /// A store could not be used.
     #[error(transparent)]
     Store(#[from] sr_store::StoreError),
+    /// A witness could not be started.
+    #[error("the witness of the play can't be used")]
+    Witness(#[from] sr_witness::WitnessError),
 }

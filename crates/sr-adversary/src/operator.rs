@@ -181,6 +181,17 @@ pub fn hide_newest(data: &Path) -> Result<HiddenHead, AdversaryError> {
     Ok(hidden)
 }
 
+/// Shows the heads that another copy of the server has.
+///
+/// **Errors** [`AdversaryError`].
+pub fn show_heads_of(data: &Path, other: &Path) -> Result<(), AdversaryError> {
+    let database = open(data)?;
+    let path = other.join(DATABASE_FILE);
+    database.execute("ATTACH ?1 AS other", [path.to_string_lossy()])?;
+    let change = "DELETE FROM heads; INSERT INTO heads SELECT * FROM other.heads;";
+    Ok(database.execute_batch(change)?)
+}
+
 /// Takes [`hide_newest`] back.
 ///
 /// **Errors** [`AdversaryError`].

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,8 +16,10 @@ use sr_wire::Misbehaviour;
 use crate::{
     AdversaryError, Attack, Row, Victim, Way,
     operator::copy_all,
-    scene::{Day, Scene, Server, clock},
+    scene::{Day, Scene, Server, Watch, clock},
 };
+
+const DAY_S: u64 = 86_400;
 
 /// What came of one try.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,9 +150,13 @@ fn try_way(
         let data = place.join("server");
         copy_all(&scene.kept(attack.shows).join("server"), &data)?;
         (way.bend)(&data)?;
+        // What it has seen, it has seen.
+        let (seen, witness) = (scene.kept(Day::Today).join("witness"), place.join("witness"));
+        copy_all(&seen, &witness)?;
+        let watch = Watch::start(&witness, scene.witness)?;
         let server = Server::start(&data, scene.address, way.ahead_s)?;
         let happened = come(scene, &place, *victim)?;
-        drop(server);
+        drop((server, watch));
         tries.push(Try { way: number, what: way.what.clone(), victim: *victim, happened });
     }
     Ok(tries)
@@ -161,7 +168,7 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
     let kept = match victim {
         Victim::Laptop | Victim::Asked => scene.kept(Day::Today).join("laptop"),
         Victim::Phone => scene.kept(Day::Today).join("phone"),
-        Victim::OldPhone => scene.kept(Day::Yesterday).join("phone"),
+        Victim::OldPhone | Victim::Frozen => scene.kept(Day::Yesterday).join("phone"),
         Victim::PhoneApart => scene.apart(),
         Victim::Paper => return Ok(judge(from_paper(scene, place))),
         Victim::Stranger => return Ok(judge(read_log(scene))),
@@ -169,6 +176,10 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
     copy_all(&kept, &profile)?;
     if victim == Victim::Asked {
         return Ok(judge(Client::open(&profile, clock()).and_then(|client| ask(scene, client))));
+    }
+    if victim == Victim::Frozen {
+        let later = Client::open(&profile, Arc::new(|| clock()() + 2 * DAY_S));
+        return Ok(judge(later.and_then(build_on)));
     }
     // What a device has on its disk, no operator changes.
     let cache = profile.join("cache");
@@ -195,6 +206,12 @@ fn ask(scene: &Scene, mut client: Client) -> Result<Happened, ClientError> {
     // Nothing is forgotten by looking.
     let seen = client.snapshots()?.len();
     Ok(Happened::Succeeded(format!("{seen} snapshots are shown, though nobody said yes")))
+}
+
+/// The person makes a new kit, which only knows the account as far as it is shown.
+fn build_on(mut client: Client) -> Result<Happened, ClientError> {
+    client.new_kit()?;
+    Ok(Happened::Succeeded("a kit is made of an account that is two days old".into()))
 }
 
 fn from_paper(scene: &Scene, place: &Path) -> Result<Happened, ClientError> {

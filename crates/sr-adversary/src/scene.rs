@@ -12,9 +12,13 @@ use std::{
 
 use sr_client::{Client, ClientError, Clock, DeviceKind, Kit, Linking, LogReader, Progress};
 use sr_crypto::{KeyedHasher, Secret32};
-use sr_server::{DataDir, DataLock, Server as Routes, Stores, TlsListener, add_invite};
-use sr_store::{Caps, Fault, Faults, Faulty};
-use tokio::runtime::Runtime;
+use sr_server::{
+    DataDir, DataLock, Server as Routes, Stores, TlsListener, add_invite, add_witness, log_keys,
+};
+use sr_store::{Caps, Fault, Faults, Faulty, Sqlite};
+use sr_tlog::LogKeys;
+use sr_witness::Witness;
+use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{AdversaryError, operator::copy_all};
 
@@ -59,6 +63,47 @@ impl Drop for Server {
     }
 }
 
+/// A witness that runs in this process until it is dropped. Nobody bends it.
+#[derive(Debug)]
+pub struct Watch {
+    runtime: Option<Runtime>,
+    witness: Arc<Witness>,
+    address: SocketAddr,
+}
+
+impl Watch {
+    /// Starts the witness of a directory.
+    ///
+    /// **Errors** [`AdversaryError`].
+    pub fn start(dir: &Path, listen: SocketAddr) -> Result<Self, AdversaryError> {
+        let runtime = Runtime::new()?;
+        let witness = Arc::new(Witness::open(dir, Some(&mut rng()), clock())?);
+        let listener = runtime.block_on(TcpListener::bind(listen))?;
+        let address = listener.local_addr()?;
+        runtime.spawn(Arc::clone(&witness).serve(listener, |_| {}));
+        Ok(Self { runtime: Some(runtime), witness, address })
+    }
+
+    /// Watches a server, which asks it from its next start on.
+    fn of(&self, server: &Path) -> Result<(), AdversaryError> {
+        let keys = log_keys(server)?;
+        let mut keys = keys.lines().map(str::parse);
+        let mut key = || keys.next()?.ok();
+        let pair = key().zip(key()).and_then(|(one, other)| LogKeys::new(one, other).ok());
+        self.witness.add(&pair.ok_or(AdversaryError::Nothing("the keys of a log"))?)?;
+        let keys = self.witness.verifiers().map(|key| key.to_string()).join("\n");
+        Ok(add_witness(server, &format!("http://{}", self.address), &keys)?)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
 /// One of the two days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Day {
@@ -82,6 +127,7 @@ impl Day {
 pub struct Scene {
     dir: PathBuf,
     pub(crate) address: SocketAddr,
+    pub(crate) witness: SocketAddr,
     pub(crate) kit: Kit,
     /// How many snapshots there are today.
     pub(crate) snapshots: usize,
@@ -97,7 +143,11 @@ impl Scene {
         let now = dir.join("now");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::start(&now.join("server"), address, 0)?;
-        let address = server.address;
+        let watch = Watch::start(&now.join("witness"), address)?;
+        let (address, witness) = (server.address, watch.address);
+        drop(server);
+        watch.of(&now.join("server"))?;
+        let server = Server::start(&now.join("server"), address, 0)?;
         let scene = Making { dir: dir.to_owned(), now, address };
         let kit = scene.first_day()?;
         drop(server);
@@ -107,7 +157,7 @@ impl Scene {
         drop(server);
         scene.keep(Day::Today)?;
         scene.fork()?;
-        Ok(Self { dir: dir.to_owned(), address, kit, snapshots: 2, devices: 2 })
+        Ok(Self { dir: dir.to_owned(), address, witness, kit, snapshots: 2, devices: 2 })
     }
 
     /// Returns the folder that was backed up, as it is today.
@@ -151,8 +201,7 @@ impl Making {
         laptop.set_kit(&kit, None)?;
         drop(laptop);
         self.link("phone")?;
-        // Two cards, and three changes of the account.
-        self.all_know(5)?;
+        self.all_know()?;
         Ok(kit)
     }
 
@@ -163,7 +212,7 @@ impl Making {
         fs::write(self.dir.join("folder/second photo"), noise(2, 3_000_000))?;
         self.open("laptop")?.backup(None, &Progress::default())?;
         self.join("neighbour")?;
-        self.all_know(8)
+        self.all_know()
     }
 
     /// The operator shows the phone yesterday's server, and takes what it writes there.
@@ -181,7 +230,7 @@ impl Making {
 
     fn keep(&self, day: Day) -> Result<(), AdversaryError> {
         let kept = self.dir.join(day.dir());
-        for what in ["server", "laptop", "phone"] {
+        for what in ["server", "witness", "laptop", "phone"] {
             copy_all(&self.now.join(what), &kept.join(what))?;
         }
         Ok(())
@@ -220,8 +269,9 @@ impl Making {
         Ok(())
     }
 
-    /// Waits until the log has so many entries, and has both devices know of them.
-    fn all_know(&self, entries: u64) -> Result<(), AdversaryError> {
+    /// Waits until the log shows all that it has, and has both devices know of that.
+    fn all_know(&self) -> Result<(), AdversaryError> {
+        let entries = Sqlite::open(&self.now.join("server"))?.log_len()?;
         let reader = LogReader::new(&self.address.to_string(), clock())?;
         let began = Instant::now();
         while reader.status()?.size < entries {

@@ -135,6 +135,9 @@ pub(crate) fn follow(
     }
     shown.check_card(card.as_ref())?;
     let logged = newest.map_or(0, |newest| newest.seq + 1);
+    if relied.unwitnessed.is_some() {
+        return Ok(Some(state));
+    }
     profile.settle_receipts(logged, shown.signed_s)?;
     state.needs_update = read.as_ref().map_or(old_unknown, |read| read.unknown_from).is_some();
     state.missing = (served.seq() + 1).saturating_sub(logged);
@@ -200,40 +203,50 @@ impl Client {
         if let Err(ClientError::Misbehaviour(refused)) = &followed {
             evidence::about_log(profile, log_remote, shown, *refused);
         }
-        self.log_state = match followed {
-            Ok(state) => {
+        self.log_state = match (followed, relied.unwitnessed) {
+            (Ok(_), Some(why)) => self.withheld(why.into())?,
+            (Ok(state), None) => {
                 profile.pin(&shown.card)?;
                 profile.set_cards(log_remote.cards()?)?;
                 state.unwrap_or_default()
             }
-            Err(error) => self.withheld(error)?,
+            (Err(error), _) => self.withheld(error)?,
         };
         Ok(())
     }
 
-    /// Returns what the server shows of its log, if the account's witnesses have cosigned it. Who has never
+    /// Returns what the server shows of its log, and what the account's witnesses say to it. Who has never
     /// accepted a log, asks each of them.
     fn rely(&mut self, shown: Result<Shown, ClientError>) -> Result<Relied, ClientError> {
         let shown = shown?;
-        let known = self.profile.log()?.map(|known| known.checkpoint);
-        // It is signed by the log, whoever else has signed it.
-        Follow { to: &shown.checkpoint, known: known.iter().collect() }.refuse_less().inspect_err(
-            |refused| {
-                evidence::about_log(&self.profile, &self.log_remote, &shown, *refused);
-            },
-        )?;
-        let policy = self.profile.policy(&self.log_remote.cards()?)?;
+        let policy = match self.profile.policy(&self.log_remote.cards()?) {
+            // It is signed by the log, whoever else should have signed it.
+            Err(ClientError::Unwitnessed(why)) => {
+                return Ok(Relied {
+                    shown,
+                    asked: Vec::new(),
+                    cosigned_s: None,
+                    level: Level::G1,
+                    unwitnessed: Some(why),
+                });
+            }
+            policy => policy?,
+        };
         let is_unasked = self.profile.is_unasked()?;
         let asked =
             if is_unasked && policy.asks() { self.ask_witnesses(&policy)? } else { Vec::new() };
         // It has grown meanwhile.
         let shown =
             if asked.is_empty() { shown } else { log::shown(&self.log_remote, &self.clock)? };
-        let cosigned_s = judge(&policy, &shown, (self.clock)())?;
-        if is_unasked && policy.asks() && is_stale(cosigned_s, (self.clock)()) {
-            return Err(Unwitnessed::Stale.into());
+        let now_s = (self.clock)();
+        let (cosigned_s, mut unwitnessed) = match judge(&policy, &shown, now_s) {
+            Ok(cosigned_s) => (cosigned_s, None),
+            Err(why) => (None, Some(why)),
+        };
+        if unwitnessed.is_none() && is_unasked && policy.asks() && is_stale(cosigned_s, now_s) {
+            unwitnessed = Some(Unwitnessed::Stale);
         }
-        Ok(Relied { shown, asked, cosigned_s, level: Level::of(&policy) })
+        Ok(Relied { shown, asked, cosigned_s, level: Level::of(&policy), unwitnessed })
     }
 
     /// A log that is not to be had, or that its witnesses have not cosigned, is no alarm: but for a device that
@@ -264,13 +277,14 @@ impl Client {
     }
 }
 
-/// What the server shows of its log, and why this device relies on it.
+/// What the server shows of its log, and whether this device relies on it. In any case it must not break a rule.
 pub(crate) struct Relied {
     shown: Shown,
     /// What witnesses have cosigned, as they say themselves.
     asked: Vec<Checkpoint>,
     cosigned_s: Option<u64>,
     level: Level,
+    unwitnessed: Option<Unwitnessed>,
 }
 
 impl Relied {

@@ -24,7 +24,19 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sr-client",
         &["sr-crypto", "sr-wire", "sr-tlog", "sr-trust", "sr-witness", "sr-keys", "sr-vault"],
     ),
-    ("sr-adversary", &["sr-crypto", "sr-wire", "sr-trust", "sr-store", "sr-server", "sr-client"]),
+    (
+        "sr-adversary",
+        &[
+            "sr-crypto",
+            "sr-wire",
+            "sr-tlog",
+            "sr-trust",
+            "sr-store",
+            "sr-server",
+            "sr-witness",
+            "sr-client",
+        ],
+    ),
     // It shows the blocks that a server sees; hence sr-trust.
     (
         "strongroom",
