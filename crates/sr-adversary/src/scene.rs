@@ -65,7 +65,7 @@ impl Drop for Server {
 
 /// A witness that runs in this process until it is dropped. Nobody bends it.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     runtime: Option<Runtime>,
     witness: Arc<Witness>,
     address: SocketAddr,
@@ -75,7 +75,7 @@ impl Watch {
     /// Starts the witness of a directory.
     ///
     /// **Errors** [`AdversaryError`].
-    pub fn start(dir: &Path, listen: SocketAddr) -> Result<Self, AdversaryError> {
+    pub(crate) fn start(dir: &Path, listen: SocketAddr) -> Result<Self, AdversaryError> {
         let runtime = Runtime::new()?;
         let witness = Arc::new(Witness::open(dir, Some(&mut rng()), clock())?);
         let listener = runtime.block_on(TcpListener::bind(listen))?;
