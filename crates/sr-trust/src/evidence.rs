@@ -7,7 +7,7 @@
 use std::fmt;
 
 use sr_crypto::{Hash, hash};
-use sr_tlog::{Checkpoint, LogKeys, Opened, Policy};
+use sr_tlog::{Checkpoint, LogKeys, Note, Opened, Policy, VerifierKey, Witness};
 use sr_wire::{
     Card, Malformed, Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, labels,
     log::{ACCOUNT, Key, SignedReceipt},
@@ -205,6 +205,45 @@ impl Evidence {
         };
         if contradicts { Ok(card) } else { Err(NotProven::NoContradiction) }
     }
+}
+
+impl Evidence {
+    /// Returns the keys of witnesses that have cosigned both of two logs that contradict each other, of the witnesses
+    /// that the server's cards name: whoever holds such a key is a liar too.
+    #[must_use]
+    pub fn two_faced(&self) -> Vec<VerifierKey> {
+        let (one, other) = match &self.proof {
+            Proof::Fork { one, other } => (one, other),
+            Proof::ForkByPrefix { old, new } => (old, &new.note),
+            _ => return Vec::new(),
+        };
+        if self.verify().is_err() {
+            return Vec::new();
+        }
+        let policies = self.cards.iter().filter_map(|signed| {
+            std::str::from_utf8(signed.card.policy.as_slice()).ok()?.parse::<Policy>().ok()
+        });
+        let mut keys: Vec<VerifierKey> = Vec::new();
+        for policy in policies {
+            for (_, Witness { key, .. }) in policy.witnesses() {
+                let is_new = !keys.contains(key);
+                if is_new && has_cosigned(key, one) && has_cosigned(key, other) {
+                    keys.push(key.clone());
+                }
+            }
+        }
+        keys
+    }
+}
+
+fn has_cosigned(key: &VerifierKey, note: &VLBytes) -> bool {
+    let cosigned = || {
+        let note = Note::parse(note.as_slice()).ok()?;
+        let checkpoint: Checkpoint = note.text.parse().ok()?;
+        let line = note.signatures.iter().find(|line| key.is_of(line))?;
+        key.verify(&checkpoint, line).ok()
+    };
+    cosigned().is_some()
 }
 
 impl SignedLog {

@@ -14,7 +14,7 @@ use sr_wire::card_hash;
 use crate::{
     args::{Args, EvidenceCommand},
     failure::{Failure, exit},
-    output::{Done, time},
+    output::{Done, printable, time},
     status::dir,
 };
 
@@ -98,7 +98,18 @@ fn told(evidence: &Evidence) -> String {
         title(evidence),
         time(evidence.made_s),
         meaning(evidence),
-    )
+    ) + &two_faced(evidence)
+        .iter()
+        .map(|name| format!("\nThe witness {name} has cosigned both: it lies, too."))
+        .collect::<String>()
+}
+
+/// Returns the names of the witnesses that have cosigned both of two logs.
+fn two_faced(evidence: &Evidence) -> Vec<String> {
+    let mut names: Vec<String> =
+        evidence.two_faced().iter().map(|key| printable(key.name())).collect();
+    names.dedup();
+    names
 }
 
 fn title(evidence: &Evidence) -> String {
@@ -156,6 +167,7 @@ fn json_of(evidence: &Evidence) -> Value {
     let verified = evidence.verify();
     json!({
         "kind": evidence.kind(),
+        "two_faced_witnesses": two_faced(evidence),
         "what": title(evidence),
         "made_s": evidence.made_s,
         "proven": verified.is_ok(),

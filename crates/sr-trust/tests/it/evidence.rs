@@ -205,3 +205,43 @@ fn make() {
     write("invalid", "other-magic", &[&b"strongroom-evidence/v2\n"[..], &fork[23..]].concat());
     write("invalid", "empty", b"");
 }
+
+/// A witness that has cosigned two logs is named, if the server's cards name it, and for nothing less.
+#[test]
+fn a_witness_of_two_logs_is_named() {
+    let mut operator = Operator::new(1);
+    let seed = |byte: u8| Secret32::init_with(|seed| seed.fill(byte));
+    let witness = NoteKey::new("w", KeyKind::CosignEd25519, &seed(9)).expect("a name");
+    let cosigned = |note: &VLBytes, by: &NoteKey| -> VLBytes {
+        let mut note = Note::parse(note.as_slice()).expect("parses");
+        let checkpoint: Checkpoint = note.text.parse().expect("parses");
+        note.signatures.push(by.sign(&checkpoint, 300));
+        note.to_string().into_bytes().into()
+    };
+    let (one, other) = (operator.note(3, [1; 32], 200), operator.note(3, [2; 32], 300));
+    let named = |operator: &Operator, one: &VLBytes, other: &VLBytes| {
+        let proof = Proof::Fork { one: one.clone(), other: other.clone() };
+        operator.evidence(proof).two_faced().len()
+    };
+    let both = (cosigned(&one, &witness), cosigned(&other, &witness));
+    // No card names it.
+    assert_eq!(named(&operator, &both.0, &both.1), 0);
+    let policy = format!("witness w {}\nquorum w\n", witness.verifier());
+    let third = operator.cards[1].card.with_policy(&policy);
+    operator.cards.push(SignedCard::sign(third, &operator.identity));
+    assert_eq!(named(&operator, &both.0, &both.1), 1);
+    assert_eq!(named(&operator, &both.0, &other), 0);
+    // Somebody else under its name.
+    let forged = NoteKey::new("w", KeyKind::CosignEd25519, &seed(8)).expect("a name");
+    assert_eq!(named(&operator, &both.0, &cosigned(&other, &forged)), 0);
+    // Twice the same is no lie.
+    assert_eq!(named(&operator, &both.0, &cosigned(&one, &witness)), 0);
+    let (short, long) =
+        (operator.log(&entries(&[1, 2]), 200), operator.log(&entries(&[1, 3]), 300));
+    let longer = operator.log(&entries(&[1, 3, 4]), 300);
+    for (old, new, count) in [(&short, &longer, 1), (&long, &longer, 0)] {
+        let new = SignedLog { note: cosigned(&new.note, &witness), ..new.clone() };
+        let proof = Proof::ForkByPrefix { old: cosigned(&old.note, &witness), new };
+        assert_eq!(operator.evidence(proof).two_faced().len(), count);
+    }
+}
