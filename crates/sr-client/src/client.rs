@@ -292,6 +292,7 @@ impl Client {
 
     fn refresh_once(&mut self) -> Result<(), ClientError> {
         self.sync()?;
+        self.check_freshness()?;
         if self.profile.sealed()?.is_some() {
             return Ok(());
         }
@@ -301,7 +302,6 @@ impl Client {
             return self.profile.set_space_generation(keys.vault.space(), keys.vault.generation());
         }
         self.make_space(keys.root()?, &self.root_remote)?;
-        self.check_freshness()?;
         if self.profile.record()?.is_none_or(|record| record.vaults.is_empty()) {
             // A device that does not count writes no record.
             self.require_full()?;
@@ -492,7 +492,7 @@ impl Client {
         self.marked_by_others = self.marks_of_others(&ran.manifest);
         self.lost_packs = ran.lost.len() as u64;
         self.unmended = ran.unmended;
-        self.send_freshness();
+        self.send_freshness()?;
         Ok(ran.reports)
     }
 

@@ -25,10 +25,16 @@ struct Sent {
 impl Client {
     /// Puts the newest state of the backups into the log, if that is due, for an account that asks witnesses. Whether
     /// it worked is nothing that a backup depends on: the next one tries again.
-    pub(crate) fn send_freshness(&mut self) {
+    ///
+    /// **Errors** [`ClientError::Misbehaviour`].
+    pub(crate) fn send_freshness(&mut self) -> Result<(), ClientError> {
         let is_asked = self.log_state.level > Level::G0;
-        if is_asked && self.require_full().is_ok() && self.profile.require_unsealed().is_ok() {
-            let _ = self.try_send_freshness();
+        if !is_asked || self.require_full().is_err() || self.profile.require_unsealed().is_err() {
+            return Ok(());
+        }
+        match self.giving_back(Self::try_send_freshness) {
+            Err(error @ ClientError::Misbehaviour(_)) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -59,7 +65,7 @@ impl Client {
         };
         let previous = logged.map_or([0; 32], |newest| newest.value);
         self.log_remote.append_log(&secrets.freshness().sign(saved, previous))?;
-        self.profile.set("freshness", &encode(&Sent { time_s: now_s, state }))
+        self.profile.set("freshness", &encode(&Sent { time_s: now_s, state: saved.clone() }))
     }
 
     /// Returns whether a state is to be sent: the first of a generation, after a day if it changed, after a week
@@ -114,6 +120,18 @@ impl Client {
     /// Goes on with an older state than the log has.
     pub(crate) fn accept_older(&mut self) -> Result<(), ClientError> {
         self.profile.unset("unfresh")
+    }
+
+    /// Returns when this device has put the newest state into the log that the log has, in Unix seconds.
+    pub(crate) fn state_logged_s(&self) -> Result<Option<u64>, ClientError> {
+        let keys = Arc::clone(&self.profile.keys);
+        let (Ok(secrets), Some(sent)) = (keys.secrets(), self.profile.sent_freshness()?) else {
+            return Ok(None);
+        };
+        let newest = self.profile.newest_logged(&secrets.freshness().log_key())?;
+        let is_logged = sent.state.generation == secrets.generation()
+            && newest.is_some_and(|newest| newest.seq >= sent.state.seq);
+        Ok(is_logged.then_some(sent.time_s))
     }
 
     /// Returns whether the state that this device was restored to is known to be no older than one that is in a

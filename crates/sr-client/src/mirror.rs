@@ -19,6 +19,7 @@ use crate::{
     log::{self, Follow, Shown},
     profile::Profile,
     remote::Remote,
+    root,
     witness::{Level, Unwitnessed, is_stale, judge},
 };
 
@@ -219,7 +220,14 @@ impl Client {
     /// accepted a log, asks each of them.
     fn rely(&mut self, shown: Result<Shown, ClientError>) -> Result<Relied, ClientError> {
         let shown = shown?;
-        let policy = match self.profile.policy(&self.log_remote.cards()?) {
+        let cards = self.log_remote.cards()?;
+        let mut policy = self.profile.policy(&cards);
+        // Its text may have come to the record since this device read that.
+        if matches!(policy, Err(ClientError::Unwitnessed(_))) && !self.is_limited() {
+            root::read(&mut self.profile, &self.root_remote)?;
+            policy = self.profile.policy(&cards);
+        }
+        let policy = match policy {
             // It is signed by the log, whoever else should have signed it.
             Err(ClientError::Unwitnessed(why)) => {
                 return Ok(Relied {
@@ -246,7 +254,13 @@ impl Client {
         if unwitnessed.is_none() && is_unasked && policy.asks() && is_stale(cosigned_s, now_s) {
             unwitnessed = Some(Unwitnessed::Stale);
         }
-        Ok(Relied { shown, asked, cosigned_s, level: Level::of(&policy), unwitnessed })
+        Ok(Relied {
+            shown,
+            asked,
+            cosigned_s,
+            level: Level::of(&policy, self.profile.is_pinned()),
+            unwitnessed,
+        })
     }
 
     /// A log that is not to be had, or that its witnesses have not cosigned, is no alarm: but for a device that
@@ -261,7 +275,10 @@ impl Client {
         };
         let cards = self.log_remote.cards().or_else(|_| self.profile.cards())?;
         // Whom it does not know, it can't do without.
-        let level = self.profile.policy(&cards).map_or(Level::G1, |policy| Level::of(&policy));
+        let level = self
+            .profile
+            .policy(&cards)
+            .map_or(Level::G1, |policy| Level::of(&policy, self.profile.is_pinned()));
         if level > Level::G0 && self.profile.is_unasked()? {
             return Err(error);
         }

@@ -13,7 +13,7 @@ use sr_wire::{Misbehaviour, PackId, SealedHead, SignedAnswer, SpaceId, api::Erro
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
-    Client, ClientError, SnapshotInfo,
+    Client, ClientError, SnapshotInfo, Unwitnessed,
     accepted::Accepted,
     client::info,
     heads::{self, newest_counting},
@@ -36,13 +36,16 @@ pub struct Rollback {
     pub states: u64,
     /// Whether only the server's log has them: this device has come back from paper, or by contacts.
     pub is_by_log: bool,
+    /// Why the log is not to be relied on, on a device that has never accepted one: what would be forgotten, nobody
+    /// knows.
+    pub unwitnessed: Option<Unwitnessed>,
 }
 
 impl Rollback {
     /// Returns whether the server shows all that this device knows.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.states == 0
+        self.states == 0 && self.unwitnessed.is_none()
     }
 }
 
@@ -77,6 +80,9 @@ impl Client {
             Err(ClientError::Misbehaviour(Misbehaviour::OlderThanLogged)) => {
                 let states = self.older_by.unwrap_or(1);
                 return Ok(Rollback { states, is_by_log: true, ..Rollback::default() });
+            }
+            Err(ClientError::Unwitnessed(why)) if self.profile.is_unasked()? => {
+                return Ok(Rollback { unwitnessed: Some(why), ..Rollback::default() });
             }
             done => done?,
         }
@@ -116,6 +122,9 @@ impl Client {
         let record = self.profile.record()?;
         if rollback.is_by_log {
             self.accept_older()?;
+        }
+        if rollback.unwitnessed.is_some() {
+            return self.profile.unset("unasked");
         }
         let snapshots = rollback.snapshots.len() as u64;
         let is_root = rollback.backs.iter().any(|back| back.space == root);

@@ -25,7 +25,7 @@ const FRESH_S: u64 = 86_400;
 /// An honest server publishes nothing when its clock and its witnesses' are further apart, and signs each hour.
 const CLOCKS_APART_S: u64 = 86_400 + 2 * 3600;
 /// For so long a server may be behind a witness that has just cosigned what it is about to show.
-const BEHIND_MAX: std::time::Duration = std::time::Duration::from_secs(6);
+const BEHIND_MAX: std::time::Duration = std::time::Duration::from_secs(12);
 const TRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(300);
 /// So many earlier policies are kept, for changes that wait or are stopped.
 const POLICIES_KEPT: usize = 4;
@@ -77,6 +77,10 @@ pub struct Trust {
     pub server_differs: bool,
     /// Whether the recovery kit is older than the policy.
     pub kit_is_older: bool,
+    /// Whether the account has chosen it; else the card has that the account began with.
+    pub is_pinned: bool,
+    /// When this device has put a state of the backups into the log that is there, in Unix seconds.
+    pub state_s: Option<u64>,
 }
 
 /// A witness, and what it said.
@@ -97,8 +101,12 @@ struct Asked {
 }
 
 impl Level {
-    /// Returns the level that a policy gives.
-    pub(crate) fn of(policy: &Policy) -> Self {
+    /// Returns the level that a policy gives. What a witness is, its name says only if the account itself has pinned
+    /// the policy.
+    pub(crate) fn of(policy: &Policy, is_pinned: bool) -> Self {
+        if !is_pinned {
+            return if policy.asks() { Self::G2 } else { Self::G0 };
+        }
         let is_contact = |key: &VerifierKey| key.name().ends_with("/contact");
         let is_auditor = |key: &VerifierKey| key.name().ends_with("/audit");
         if !policy.asks() {
@@ -216,7 +224,9 @@ impl Client {
         let log = newest.and_then(log_keys);
         let asked = log.map_or_else(Vec::new, |log| ask(&policy, &log, (self.clock)()));
         Ok(Trust {
-            level: Level::of(&policy),
+            level: Level::of(&policy, self.profile.is_pinned()),
+            state_s: self.state_logged_s()?,
+            is_pinned: self.profile.is_pinned(),
             witnesses: asked.into_iter().map(|asked| asked.state).collect(),
             cosigned_s: self.profile.cosigned_s()?,
             server_differs: parse(of_server).is_some_and(|of_server| of_server != policy),
@@ -282,6 +292,9 @@ impl Client {
 
     /// Ends the waits of policies that this device has begun to set.
     pub(crate) fn finish_policies(&mut self, now_s: u64) -> Result<(), ClientError> {
+        if self.is_limited() {
+            return Ok(());
+        }
         let is_pin = |change: &Change| matches!(change, Change::Pin(_));
         let keys = std::sync::Arc::clone(&self.profile.keys);
         let pins = keys.account.changes().filter(|(_, change)| is_pin(change));
@@ -362,6 +375,11 @@ impl Profile {
         let told =
             || self.get("policy").ok().flatten().and_then(|text| String::from_utf8(text).ok());
         Ok(text.or_else(told).filter(|text| policy_hash(text) == pin))
+    }
+
+    /// Returns whether the account has chosen its policy itself.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.keys.account.pin() != [0; 32]
     }
 
     /// Returns whether this device has never accepted a log.

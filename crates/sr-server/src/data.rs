@@ -13,10 +13,11 @@ use sr_crypto::{CryptoRng, Secret32};
 use sr_store::{
     Copied, DATABASE_FILE, Files, IDENTITY_FILE, LOCK_FILE, MetaStore, Sqlite, StoreError,
 };
-use sr_wire::{Invite, VOUCHERS_PER_INVITE, card_hash, voucher, voucher_hash};
+use sr_tlog::Policy;
+use sr_wire::{CARDS_MAX, Invite, VOUCHERS_PER_INVITE, card_hash, limits, voucher, voucher_hash};
 use thiserror::Error;
 
-use crate::{Identity, Stores, Witness};
+use crate::{Identity, Stores, Witness, policy};
 
 /// Why a data directory was not opened.
 #[derive(Debug, Error)]
@@ -81,6 +82,12 @@ pub enum DataError {
     /// It is no witness.
     #[error("these are not the address and the one or two keys of one witness")]
     WitnessText,
+    /// It is one of the server's already, at another address.
+    #[error("this server asks this witness already, at another address")]
+    WitnessTwice,
+    /// There is no room for it.
+    #[error("a server has seven witnesses at most, and changes them thirteen times at most")]
+    WitnessesTooMany,
     /// There is no such witness.
     #[error("no witness has this address")]
     WitnessUnknown,
@@ -259,8 +266,20 @@ pub fn witnesses(dir: &Path) -> Result<Vec<Witness>, DataError> {
 /// **Errors** [`DataError::WitnessText`], and those of the directory.
 pub fn add_witness(dir: &Path, url: &str, keys: &str) -> Result<(), DataError> {
     let witness = Witness::parse(url, keys)?;
-    server_of(dir)?;
-    Ok(Sqlite::open(dir)?.set_witness(&witness.url(), Some(keys))?)
+    let mut others = witnesses(dir)?;
+    others.retain(|other| other.url() != witness.url());
+    if others.iter().any(|other| other.name() == witness.name()) {
+        return Err(DataError::WitnessTwice);
+    }
+    let (url, meta) = (witness.url(), Sqlite::open(dir)?);
+    others.push(witness);
+    let text = policy(&others);
+    // A card says it to everybody, for good.
+    let is_policy = text.parse::<Policy>().is_ok() && text.len() <= limits::POLICY_LEN_MAX;
+    if !is_policy || meta.policies()?.len() + 3 > CARDS_MAX {
+        return Err(DataError::WitnessesTooMany);
+    }
+    Ok(meta.set_witness(&url, Some(keys))?)
 }
 
 /// Has a server ask a witness no more, from its next start on.

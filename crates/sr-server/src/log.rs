@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::{
     Server,
     routes::Refusal,
-    witness::{self, Cosigned},
+    witness::{self, Cosigned, Witness},
 };
 
 /// Entries that are read from the store at once.
@@ -73,7 +73,7 @@ impl Identity {
     }
 
     /// Returns a checkpoint that the log of this identity has signed, without what others have.
-    fn signed_again(&self, note: &[u8]) -> Option<Signed> {
+    pub(crate) fn signed_again(&self, note: &[u8]) -> Option<Signed> {
         let Opened { checkpoint, signed_s: time_s, .. } = self.open(note)?;
         let mut note = Note::parse(note).ok()?;
         let keys = self.log_keys.each_ref().map(NoteKey::verifier);
@@ -137,6 +137,8 @@ struct Published {
     note: Vec<u8>,
     /// How many entries it covers.
     size: u64,
+    /// When that was shown first, in Unix seconds.
+    shown_s: u64,
 }
 
 /// A checkpoint that the log has signed.
@@ -192,11 +194,16 @@ pub(crate) fn begin(
 pub(crate) fn renew_card(
     meta: &dyn MetaStore,
     identity: Identity,
-    policy: String,
+    witnesses: &[Witness],
     now_s: u64,
 ) -> Result<Identity, StoreError> {
-    if identity.card().policy.as_slice() == policy.as_bytes() || meta.put_back()?.is_some() {
+    let policy = witness::policy(witnesses);
+    if identity.card().policy.as_slice() == policy.as_bytes() || identity.cards.len() == CARDS_MAX {
         return Ok(identity);
+    }
+    // One that was put back may have made it before: others know it, and its entry comes back.
+    if meta.put_back()?.is_some() {
+        return Ok(identity.with_policies(&[policy]));
     }
     let card = identity.card().with_policy(&policy);
     let (mut before, mut time_s, mut from) = (None, now_s, 0);
@@ -207,13 +214,15 @@ pub(crate) fn renew_card(
         let of_card = entries.iter().rev().find(|e| e.key() == Key::card(card.origin.as_slice()));
         before = of_card.map(|e| Newest { seq: e.seq, value: e.value }).or(before);
     }
+    // An older copy of the directory must not add to the log; who it is, is asked again, and said.
+    if witness::has_more(witnesses, &identity, from) {
+        return Ok(identity);
+    }
     let value = card_hash(&card);
     // One that was put back may have it in its log.
     let entry = if before == Some(Newest { seq: card.seq, value }) {
         None
-    } else if before.is_some_and(|before| before.seq + 1 == card.seq)
-        && identity.cards.len() < CARDS_MAX
-    {
+    } else if before.is_some_and(|before| before.seq + 1 == card.seq) {
         let key = Key::card(card.origin.as_slice());
         Some(Entry::following(before.as_ref(), key, value, time_s))
     } else {
@@ -261,7 +270,9 @@ impl Log {
         if let Some(note) = meta.checkpoint()? {
             published.take(server, note)?;
             let Some(signed) = &published.signed else { return Ok(()) };
-            let is_old = now_s >= signed.time_s.saturating_add(witness::AGAIN_S);
+            // Nor may a clock that was wrong once be that of the log for ever.
+            let is_wrong = signed.time_s > now_s.saturating_add(witness::CLOCKS_APART_S);
+            let is_old = is_wrong || now_s >= signed.time_s.saturating_add(witness::AGAIN_S);
             if signed.checkpoint.size() == size && (server.witnesses.is_empty() || !is_old) {
                 return Ok(());
             }
@@ -275,7 +286,10 @@ impl Log {
             return Err(damaged(NotPublished::OtherCard));
         }
         let before_s = published.signed.as_ref().map_or(0, |signed| signed.time_s);
-        let signed = server.sign(size, published.tree.root(size), now_s.max(before_s));
+        let is_wrong = !server.witnesses.is_empty()
+            && before_s > now_s.saturating_add(witness::CLOCKS_APART_S);
+        let time_s = if is_wrong { now_s } else { now_s.max(before_s) };
+        let signed = server.sign(size, published.tree.root(size), time_s);
         let signed = signed.map_err(damaged)?;
         meta.set_checkpoint(&signed.note)?;
         if server.witnesses.is_empty() {
@@ -320,17 +334,27 @@ impl Log {
             let before = published.cosigned[number].take();
             published.cosigned[number] = cosigned.or(before);
         }
-        let cosigned: Vec<&Cosigned> = published.cosigned.iter().flatten().collect();
-        let wrong = cosigned.iter().filter(|cosigned| !cosigned.is_time(now_s)).count();
-        if wrong > 0 && 2 * wrong >= cosigned.len() {
+        let all = published.cosigned.iter().flatten();
+        let (right, wrong): (Vec<&Cosigned>, Vec<_>) = all.partition(|c| c.is_time(now_s));
+        if 2 * wrong.len() > server.witnesses.len() {
             return Err(damaged(NotPublished::ClocksApart));
         }
         let mut note = Note::parse(&signed.note).map_err(damaged)?;
-        note.signatures.extend(cosigned.iter().flat_map(|cosigned| cosigned.lines.clone()));
+        note.signatures.extend(right.iter().flat_map(|cosigned| cosigned.lines.clone()));
+        // For an hour an older one that enough have cosigned is of more use than a newer one without.
+        let is_enough = |note: &[u8]| witness::is_enough(server, note);
+        let text = note.to_string().into_bytes();
+        if !is_enough(&text)
+            && is_enough(&published.note)
+            && now_s < published.shown_s.saturating_add(witness::AGAIN_S)
+        {
+            return Ok(());
+        }
         let note = note.to_string().into_bytes();
         if note != published.note {
             meta.set_checkpoint(&note)?;
             published.show(note, signed.checkpoint.size());
+            published.shown_s = now_s;
         }
         Ok(())
     }

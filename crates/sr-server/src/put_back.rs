@@ -63,7 +63,9 @@ pub(crate) fn give_back_log(server: &Server, body: &[u8]) -> Result<Vec<u8>, Ref
     if tree.root(size) != Some(root) {
         return Err(ErrorCode::Conflict.into());
     }
-    match server.stores.meta.give_back_log(from, new, note) {
+    // What others have added to it is not ours to show.
+    let note = server.identity.signed_again(note).map_or_else(Vec::new, |signed| signed.note);
+    match server.stores.meta.give_back_log(from, new, &note) {
         // Another device was faster.
         Ok(()) | Err(StoreError::Exists) => {}
         Err(error) => return Err(error.into()),

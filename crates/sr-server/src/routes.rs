@@ -129,11 +129,18 @@ fn append_log(server: &Server, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let bytes = api::LogAppend::signed_bytes(&key, seq, &value, &previous);
     verify_capability(labels::FRESHNESS_SIGN, &key, &bytes, &signature)
         .map_err(|_| ErrorCode::RightRefused)?;
-    server.count_freshness()?;
+    // Those that go on from another have room of their own: strangers can fill that of the first ones.
+    let is_first = seq == 0;
+    server.has_room_for_freshness(is_first)?;
     let (Key { kind, index }, time_s) = (Key::freshness(&key), server.now_s());
     let entry = Entry { version: ENTRY_VERSION, kind, time_s, index, seq, value, previous };
     match server.stores.meta.append_entry(&entry) {
-        Ok(()) => Ok(Vec::new()),
+        Ok(is_new) => {
+            if is_new {
+                server.count_freshness(is_first);
+            }
+            Ok(Vec::new())
+        }
         Err(StoreError::Exists) => Err(ErrorCode::Conflict.into()),
         Err(error) => Err(error.into()),
     }

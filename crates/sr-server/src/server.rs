@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     link::Links,
     log::{self, Log},
     routes::{self, Refusal},
-    witness::{Witness, policy},
+    witness::Witness,
 };
 
 /// Unix seconds now.
@@ -73,8 +73,8 @@ pub struct Server {
     pub(crate) give_backs: Semaphore,
     /// Devices that are being linked.
     pub(crate) links: Links,
-    /// A day, and how many states of backups came to the log on it.
-    freshness: Mutex<(u64, u64)>,
+    /// A day, and how many states of backups came to the log on it: those that go on from another, and first ones.
+    freshness: Mutex<(u64, [u64; 2])>,
     clock: Clock,
     report: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -97,7 +97,7 @@ impl Server {
             meta.witnesses()?.iter().map(parse).collect::<Result<_, _>>()?;
         let identity = identity.with_policies(&meta.policies()?);
         log::begin(meta, &identity, clock())?;
-        let identity = log::renew_card(meta, identity, policy(&witnesses), clock())?;
+        let identity = log::renew_card(meta, identity, &witnesses, clock())?;
         let (receiving, links, log) = (Mutex::default(), Links::default(), Log::default());
         Ok(Self {
             stores,
@@ -115,15 +115,24 @@ impl Server {
         })
     }
 
-    /// Counts a state of backups, of which so many may come in a day: anybody can send some.
-    pub(crate) fn count_freshness(&self) -> Result<(), ErrorCode> {
+    /// Refuses a state of backups when so many came today: anybody can send some.
+    pub(crate) fn has_room_for_freshness(&self, is_first: bool) -> Result<(), ErrorCode> {
+        let came = self.today().1[usize::from(is_first)];
+        if came < limits::FRESHNESS_PER_DAY_MAX { Ok(()) } else { Err(ErrorCode::QuotaFull) }
+    }
+
+    /// Counts one that came.
+    pub(crate) fn count_freshness(&self, is_first: bool) {
+        self.today().1[usize::from(is_first)] += 1;
+    }
+
+    fn today(&self) -> MutexGuard<'_, (u64, [u64; 2])> {
         let mut counted = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
         let day = self.now_s() / DAY_S;
         if counted.0 != day {
-            *counted = (day, 0);
+            *counted = (day, [0; 2]);
         }
-        counted.1 += 1;
-        if counted.1 > limits::FRESHNESS_PER_DAY_MAX { Err(ErrorCode::QuotaFull) } else { Ok(()) }
+        counted
     }
 
     /// Returns the server's card.
@@ -258,7 +267,10 @@ impl Server {
         let signing = &self.identity.signing;
         let tls_signature = signing.sign(labels::CARD_TLS, &encode(&tls_key)).into();
         // A card that nobody finds in the log, nobody is shown.
-        let cards = self.identity.cards.iter().take(self.log.cards()).cloned().collect();
+        // But who was put back has shown it before.
+        let is_put_back = matches!(self.stores.meta.put_back(), Ok(Some(_)));
+        let shown = if is_put_back { usize::MAX } else { self.log.cards() };
+        let cards = self.identity.cards.iter().take(shown).cloned().collect();
         encode(&CardResponse { cards, tls_key, tls_signature })
     }
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use sr_store::StoreError;
-use sr_tlog::{KeyKind, Note, NoteSignature, VerifierKey};
+use sr_tlog::{Checkpoint, KeyKind, Note, NoteSignature, Policy, VerifierKey};
 use sr_witness::{AskError, WitnessUrl, add_checkpoint, checkpoint};
 
 use crate::{
-    Server,
+    Identity, Server,
     data::DataError,
     log::{Signed, size_and_root},
 };
@@ -21,7 +21,7 @@ pub(crate) const AGAIN_S: u64 = 3600;
 /// A witness that failed is left alone for so long.
 const RETRY_S: u64 = 60;
 /// A server whose clock differs more from its witnesses' shows nothing new.
-const CLOCKS_APART_S: u64 = 86_400;
+pub(crate) const CLOCKS_APART_S: u64 = 86_400;
 
 /// A witness, as the server knows it.
 #[derive(Debug)]
@@ -169,6 +169,26 @@ pub fn policy(witnesses: &[Witness]) -> String {
     let need = witnesses.len() / 2 + 1;
     text.push_str(&format!("group witnesses {need} {}\nquorum witnesses\n", names.join(" ")));
     text
+}
+
+/// Returns whether enough of the server's witnesses have cosigned a checkpoint.
+pub(crate) fn is_enough(server: &Server, note: &[u8]) -> bool {
+    let enough = || {
+        let policy: Policy = policy(&server.witnesses).parse().ok()?;
+        let note = Note::parse(note).ok()?;
+        let checkpoint: Checkpoint = note.text.parse().ok()?;
+        policy.quorum(&checkpoint, &note, u64::MAX).ok()
+    };
+    enough().is_some()
+}
+
+/// Returns whether a witness has cosigned more of the log than `len` entries.
+pub(crate) fn has_more(witnesses: &[Witness], identity: &Identity, len: u64) -> bool {
+    let origin = identity.card().origin.as_slice();
+    let origin = String::from_utf8_lossy(origin);
+    let notes = at_once(witnesses.iter(), |witness| checkpoint(&witness.url, &origin));
+    let sizes = notes.into_iter().filter_map(|note| identity.signed(&note?.ok()?));
+    sizes.into_iter().any(|(size, _)| size > len)
 }
 
 /// Returns what each of the server's witnesses has signed of a stored checkpoint.

@@ -225,7 +225,7 @@ impl<T: MetaStore + ?Sized> MetaStore for Faulty<T> {
         self.call()?.log_entries(from, max)
     }
 
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError> {
         self.write()?.append_entry(entry)
     }
 

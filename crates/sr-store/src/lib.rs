@@ -195,11 +195,11 @@ pub trait MetaStore: Send + Sync {
     /// Returns up to `max` entries of the log, from place `from` on.
     fn log_entries(&self, from: u64, max: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Adds an entry to the log that follows the newest of its index; a repeat of that succeeds. It is of none of the
+    /// Adds an entry to the log that follows the newest of its index; a repeat of that is `false`. It is of none of the
     /// types that other methods add. Its time becomes that of the entry before, if it is earlier.
     ///
     /// **Errors** [`StoreError::Exists`] when it does not follow, [`StoreError::PutBack`].
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError>;
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError>;
 
     /// Stores a checkpoint in place of the one before.
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError>;

@@ -362,18 +362,18 @@ impl MetaStore for MemoryMeta {
         Ok(self.records().log.iter().skip(from).take(max).copied().collect())
     }
 
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError> {
         let mut records = self.records();
         let newest = records.log.iter().rfind(|old| old.key() == entry.key());
         if !follows(newest.map(|old| (old.seq, old.value)), entry)? {
-            return Ok(());
+            return Ok(false);
         }
         if records.put_back.is_some() {
             return Err(StoreError::PutBack);
         }
         let before_s = records.log.last().map_or(0, |last| last.time_s);
         records.log.push(Entry { time_s: entry.time_s.max(before_s), ..*entry });
-        Ok(())
+        Ok(true)
     }
 
     fn set_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {

@@ -424,7 +424,7 @@ impl MetaStore for Sqlite {
         rows.iter().map(|row| decode("entry", row, ENTRY_LEN).map_err(damaged)).collect()
     }
 
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError> {
         let entry = *entry;
         self.write(move |t| {
             let query = "SELECT seq, value FROM freshness WHERE name = ?1";
@@ -433,7 +433,7 @@ impl MetaStore for Sqlite {
                 .optional()
                 .map_err(failed)?;
             if !follows(newest, &entry)? {
-                return Ok(());
+                return Ok(false);
             }
             if is_put_back(t)? {
                 return Err(StoreError::PutBack);
@@ -443,7 +443,8 @@ impl MetaStore for Sqlite {
             let time_s = last.map_or(0, |(_, last)| last.time_s).max(entry.time_s);
             let row = params![place, Entry { time_s, ..entry }.to_bytes()];
             t.execute("INSERT INTO log VALUES (?1, ?2)", row).map_err(failed)?;
-            note_freshness(t, &entry)
+            note_freshness(t, &entry)?;
+            Ok(true)
         })
     }
 

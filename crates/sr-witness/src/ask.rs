@@ -111,7 +111,10 @@ fn ask(
 ) -> Result<(u16, Vec<u8>), AskError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = async { time::timeout(PATIENCE, send(url, method, path, body)).await };
-    runtime.block_on(asked).map_err(|_| AskError::Unreachable(io::ErrorKind::TimedOut.into()))?
+    let answer = runtime.block_on(asked);
+    // A name that nobody resolves is not waited for.
+    runtime.shutdown_background();
+    answer.map_err(|_| AskError::Unreachable(io::ErrorKind::TimedOut.into()))?
 }
 
 async fn send(

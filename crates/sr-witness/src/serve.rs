@@ -17,7 +17,9 @@ const REQUEST_LEN_MAX: usize = NOTE_LEN_MAX + 64 * 45 + 32;
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 128;
 /// No connection lasts longer: nobody needs more than a few requests.
-const CONNECTION_TIME: Duration = Duration::from_secs(30);
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// Who asks nothing makes room.
+const HEADER_TIME: Duration = Duration::from_secs(3);
 
 impl Witness {
     /// Serves until the future is dropped. `report` is told of the witness's own failures.
@@ -47,6 +49,7 @@ impl Witness {
                 });
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIME)
                     .max_buf_size(16 << 10)
                     .serve_connection(TokioIo::new(stream), service);
                 // However it ends, a connection's end is no failure of the witness.

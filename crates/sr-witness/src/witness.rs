@@ -1,8 +1,8 @@
 //! What a witness keeps, and what it answers.
 
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
+    fs::{DirBuilder, OpenOptions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -126,6 +126,10 @@ impl Witness {
         }
         // Nobody else reads the key in it.
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        if rng.is_some() {
+            // SQLite would let others read it. What it writes beside, has the mode of this file.
+            OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        }
         let database = Connection::open(&path)?;
         database.busy_timeout(BUSY_TIMEOUT)?;
         database.execute_batch(SCHEMA)?;
@@ -295,7 +299,7 @@ impl AddCheckpoint {
         if self.old != known {
             return Err(Refused::Conflict(known));
         }
-        let Some(before) = before.filter(|before| before.size() > 0) else {
+        let Some(before) = before else {
             return if self.proof.is_empty() { Ok(()) } else { Err(Refused::Inconsistent) };
         };
         if size == known {

@@ -295,11 +295,12 @@ impl From<ClientError> for Failure {
                         "Ask the server's operator to set its clock, then run the command again."
                     }
                     sr_client::Unwitnessed::PolicyUnknown => {
-                        "Link this device again: `strongroom device link`."
+                        "Run the command again. On an append-only device: link it again, `strongroom device link`."
                     }
                     _ => {
                         "See that this machine's clock is right, and run the command again in an hour. If it stays, \
-                         `strongroom trust status` says which witness is silent: ask its operator."
+                         `strongroom trust status` says which witness is silent: ask its operator. A device that was just \
+                         restored, and whose witnesses are gone for good: `strongroom trust accept-rollback`."
                     }
                 },
             ),
@@ -675,6 +676,14 @@ impl From<sr_server::DataError> for Failure {
             DataError::WitnessText => {
                 ("USAGE", exit::USAGE, "Copy the line that `strongroom witness up` prints.")
             }
+            DataError::WitnessTwice => {
+                ("USAGE", exit::USAGE, "Take it out first: `strongroom server witness rm URL`.")
+            }
+            DataError::WitnessesTooMany => (
+                "USAGE",
+                exit::USAGE,
+                "Take one out with `strongroom server witness rm URL`, or go on with those that there are.",
+            ),
             DataError::WitnessUnknown => {
                 ("NOT_FOUND", exit::NOT_FOUND, "See them with `strongroom server witness ls`.")
             }

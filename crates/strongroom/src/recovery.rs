@@ -187,10 +187,20 @@ fn restore(
     let snapshots = client.snapshots()?;
     let newest = snapshots.iter().map(|s| s.time_s).max();
     let newest_said = newest.map_or_else(|| "none".to_owned(), time);
+    let newest_said = if client.is_fresh()? {
+        format!(
+            "ok  The newest is of {newest_said}. It is no older than what your devices have put into the server's log, \
+             which\n    witnesses hold; what was backed up in the day after that, a server could still hide.\n"
+        )
+    } else {
+        format!(
+            "!   The newest state that this server admits is of {newest_said}. Is it the one you remember? A \
+             server\n    can hide newer ones from a device that never saw them.\n"
+        )
+    };
     let text = format!(
         "ok  your account is here, and {} can be read\n\
-         !   The newest state that this server admits is of {newest_said}. Is it the one you remember? A \
-         server\n    can hide newer ones from a device that never saw them.\n\
+         {newest_said}\
          !   This device may act for the account (back up, add, take out) from {} on,\n    unless one of \
          your other devices stops it. Run any command here after that.\n\
          Next: strongroom backup restore latest --to DIR",

@@ -48,6 +48,17 @@ fn status(args: &Args) -> Result<Done, Failure> {
         ));
     }
     let mut warnings = Vec::new();
+    if trust.level > Level::G0 {
+        let state = trust.state_s.map_or_else(|| "none of this device yet".to_owned(), time);
+        text.push_str(&format!("\nBackups    their state is in the log since: {state}"));
+        if !trust.is_pinned {
+            warnings.push(
+                "these witnesses are those that the server's invite named: see that they are not the operator's own. \
+                 Choose with `strongroom trust policy set`"
+                    .to_owned(),
+            );
+        }
+    }
     if trust.server_differs {
         warnings.push(
             "the server names other witnesses now than this account asks. To ask those: `strongroom trust policy \
@@ -68,6 +79,8 @@ fn status(args: &Args) -> Result<Done, Failure> {
         "witnesses": witnesses,
         "server_differs": trust.server_differs,
         "kit_is_older": trust.kit_is_older,
+        "pinned": trust.is_pinned,
+        "state_s": trust.state_s,
     });
     Ok(Done::new(text, data).with_warnings(warnings, if silent { exit::PARTLY } else { 0 }))
 }
@@ -92,10 +105,10 @@ pub(crate) fn level_line(level: Level) -> &'static str {
     match level {
         Level::G0 => "G0: no witness is asked. A frozen log can't be noticed without a witness",
         Level::G1 => "G1: devices of your contacts must have cosigned the log",
-        Level::G2 => "G2: independent witnesses must have cosigned the log",
-        Level::G3 => {
-            "G3: independent witnesses must have cosigned the log, and one has checked every entry"
+        Level::G2 => {
+            "G2: witnesses must have cosigned the log; who they are, `strongroom trust status` says"
         }
+        Level::G3 => "G3: witnesses must have cosigned the log, one of which checks every entry",
     }
 }
 
@@ -103,7 +116,9 @@ fn show_policy(args: &Args, of_server: bool) -> Result<Done, Failure> {
     let mut client = client(args)?;
     let policy = if of_server { client.policy_of_server()? } else { client.trust()?.policy };
     let shown = if policy.is_empty() { "quorum none\n".to_owned() } else { policy };
-    Ok(Done::new(shown.trim_end().to_owned(), json!({ "policy": shown })))
+    // What the server wrote, it wrote for this terminal.
+    let lines: Vec<String> = shown.lines().map(printable).collect();
+    Ok(Done::new(lines.join("\n"), json!({ "policy": shown })))
 }
 
 fn set_policy(args: &Args, file: &Path, without_kit: bool) -> Result<Done, Failure> {
@@ -139,6 +154,20 @@ fn accept_rollback(args: &Args, output: &Output) -> Result<Done, Failure> {
         client.require_unsealed()?;
         let text =
             "ok  the server shows everything that this device knows; there is nothing to accept";
+        return Ok(Done::new(text.to_owned(), json!({ "states": 0, "snapshots": 0 })));
+    }
+    if let Some(why) = rollback.unwitnessed {
+        output.tell(&format!(
+            "{why}. Without them nobody tells this device whether what the server shows is the newest, or another\n\
+             history than others are shown. Go on only if the witnesses are gone for good, and the operator has\n\
+             said so over another channel. They are asked for as before when they are back.\n"
+        ));
+        let typed = ask("Type `without` to go on without the witnesses: ")?;
+        if typed.trim() != "without" {
+            return Err(Failure::rollback_not_accepted());
+        }
+        client.accept_rollback(rollback)?;
+        let text = "ok  this device goes on with what the server shows";
         return Ok(Done::new(text.to_owned(), json!({ "states": 0, "snapshots": 0 })));
     }
     let (number, what) = if lost > 0 { (lost, "snapshots") } else { (states, "changes") };

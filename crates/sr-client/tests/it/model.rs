@@ -235,7 +235,7 @@ impl MetaStore for Liar {
         self.truth.log_entries(from, max)
     }
 
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError> {
         self.truth.append_entry(entry)
     }
 

@@ -467,7 +467,7 @@ impl MetaStore for KeepsItsHead {
         self.0.log_entries(from, max)
     }
 
-    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+    fn append_entry(&self, entry: &Entry) -> Result<bool, StoreError> {
         self.0.append_entry(entry)
     }
 

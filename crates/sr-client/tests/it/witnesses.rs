@@ -453,7 +453,12 @@ fn a_policy_without_the_kit_waits() {
     assert!(phone.requests().expect("reads").is_empty());
     drop(phone);
     world.client().set_witness_policy(&policy, None).expect("begins");
+    drop(world.link_as(DeviceKind::Limited, "cam"));
     world.ahead.fetch_add(3 * DAY_S + 3600, Ordering::SeqCst);
+    // One that can only add has no say in it, and is not stopped by it.
+    let mut cam = Client::open(&world.other("cam"), world.clock()).expect("opens");
+    cam.snapshots().expect("reads");
+    drop(cam);
     let mut client = Client::open(&world.profile(), world.clock()).expect("opens");
     log_of(&mut client);
     log_of(&mut client);
@@ -478,7 +483,95 @@ fn a_server_whose_clock_is_off_its_witnesses_shows_nothing_new() {
         meta.set_witness(&url, None).expect("forgets");
         meta.set_witness(&watch.url(), Some(&keys)).expect("moves");
     });
+    // The card that names the moved witness is in the log, and nobody is shown that.
+    let reader = sr_client::LogReader::new(&world.address(), clock()).expect("reads");
+    assert_eq!(reader.status().expect("has a log").size, before);
     let log = log_of(&mut world.client());
     assert_eq!(log.size, before, "{log:?}");
     watch.stop();
+}
+
+/// The backup is from before the witness: the operator names it again, and all comes back.
+#[test]
+fn a_server_that_was_put_back_from_before_its_witness_gets_everything_back() {
+    let mut world = World::new();
+    world.write("a", "b");
+    world.backup();
+    world.settled();
+    let old = world.copied_to("old");
+    let watch = world.watch("witness");
+    world.settled();
+    drop(world.link("phone"));
+    let size = world.settled().size;
+    let put_back = |world: &mut World, begin: bool| {
+        world.put_back(|data| {
+            fs::remove_dir_all(data).expect("deletes");
+            copy(&old, data);
+            add_witness(data, &watch.url(), &watch.keys()).expect("adds");
+            if begin {
+                Sqlite::open(data).expect("opens").set_put_back(b"").expect("begins");
+            }
+        });
+    };
+    // Named again, but not said to be put back: it does not add to its log what would contradict that.
+    put_back(&mut world, false);
+    let log = Sqlite::open(&world.data()).expect("opens").log_len().expect("counts");
+    assert_eq!(log, Sqlite::open(&old).expect("opens").log_len().expect("counts"));
+    put_back(&mut world, true);
+    assert_eq!(world.client().devices().expect("gives back").len(), 2);
+    finish_restoring(&world.data()).expect("has all");
+    world.put_back(|_| {});
+    assert_eq!(world.settled().size, size);
+    assert_eq!(world.settled_as(&world.other("phone")).size, size);
+    assert_eq!(Sqlite::open(&world.data()).expect("opens").policies().expect("lists").len(), 1);
+    assert_eq!(evidence_files(&world.profile()).expect("lists"), Vec::<PathBuf>::new());
+}
+
+/// A witness is named once, and no policy goes into a card that nobody can read.
+#[test]
+fn a_witness_is_named_once() {
+    let (world, watch) = watched();
+    let again = add_witness(&world.data(), "http://127.0.0.1:9", &watch.keys());
+    assert!(matches!(again, Err(DataError::WitnessTwice)), "{again:?}");
+    let url = watch.url();
+    add_witness(&world.data(), &url, &watch.keys()).expect("is the same");
+    let key = watch.witness.verifiers()[0].to_string();
+    for (url, keys) in [
+        ("https://a", watch.keys()),
+        ("a:80", watch.keys()),
+        (url.as_str(), String::new()),
+        (url.as_str(), format!("{key}\n{key}")),
+        (url.as_str(), sr_server::log_keys(&world.data()).expect("has keys")),
+    ] {
+        let refused = add_witness(&world.data(), url, &keys);
+        assert!(matches!(refused, Err(DataError::WitnessText)), "{refused:?}");
+    }
+}
+
+/// A witness that is down for a while: what all had cosigned goes on being shown.
+#[test]
+fn while_a_witness_is_down_the_cosigned_log_is_shown() {
+    let (mut world, mut watch) = watched();
+    let kit = world.with_kit();
+    world.settled();
+    watch.stop();
+    drop(world.link("phone"));
+    std::thread::sleep(Duration::from_secs(2));
+    let log = log_of(&mut world.client());
+    assert_eq!((log.unwitnessed, log.missing), (None, 1));
+    drop(world.restore_kit(&kit, "paper", clock()).expect("restores"));
+    // Hours later it is shown no more, and who comes from paper needs a person's word.
+    world.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
+    let began = Instant::now();
+    while log_of(&mut world.client()).unwitnessed.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is shown for ever");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    is_unwitnessed(world.restore_kit(&kit, "later", clock()), Unwitnessed::TooFew);
+    let mut later = world.open("later");
+    is_unwitnessed(later.snapshots(), Unwitnessed::TooFew);
+    let rollback = later.rollback().expect("says why");
+    assert_eq!(rollback.unwitnessed, Some(Unwitnessed::TooFew));
+    later.accept_rollback(rollback).expect("goes on");
+    later.snapshots().expect("reads");
 }
