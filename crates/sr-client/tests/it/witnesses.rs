@@ -551,7 +551,7 @@ fn a_witness_is_named_once() {
 /// A witness that is down for a while: what all had cosigned goes on being shown.
 #[test]
 fn while_a_witness_is_down_the_cosigned_log_is_shown() {
-    let (mut world, mut watch) = watched();
+    let (world, mut watch) = watched();
     let kit = world.with_kit();
     world.settled();
     watch.stop();
