@@ -324,7 +324,9 @@ impl Client {
 
     /// Returns whether the kit in force was made before the policy was set: who restores from it, is shown as
     /// little as the policy of then asks for.
-    fn kit_is_older(&self) -> Result<bool, ClientError> {
+    ///
+    /// **Errors** those of the local state.
+    pub fn kit_is_older(&self) -> Result<bool, ClientError> {
         let (mut kit, mut policy) = (None, None);
         let mut waiting = BTreeMap::new();
         for (seq, block) in (0_u64..).zip(self.profile.blocks()?) {

@@ -341,16 +341,13 @@ impl Log {
         }
         let mut note = Note::parse(&signed.note).map_err(damaged)?;
         note.signatures.extend(right.iter().flat_map(|cosigned| cosigned.lines.clone()));
+        let note = note.to_string().into_bytes();
         // For an hour an older one that enough have cosigned is of more use than a newer one without.
         let is_enough = |note: &[u8]| witness::is_enough(server, note);
-        let text = note.to_string().into_bytes();
-        if !is_enough(&text)
-            && is_enough(&published.note)
-            && now_s < published.shown_s.saturating_add(witness::AGAIN_S)
-        {
+        let is_young = now_s < published.shown_s.saturating_add(witness::AGAIN_S);
+        if is_young && is_enough(&published.note) && !is_enough(&note) {
             return Ok(());
         }
-        let note = note.to_string().into_bytes();
         if note != published.note {
             meta.set_checkpoint(&note)?;
             published.show(note, signed.checkpoint.size());
@@ -464,6 +461,7 @@ impl Published {
             self.signed = server.identity.signed_again(&note);
             let signed = self.signed.as_ref();
             let cosigned = signed.map(|signed| witness::cosigned(server, signed, &note));
+            self.shown_s = signed.map_or(0, |signed| signed.time_s);
             self.cosigned = cosigned.unwrap_or_default();
             self.show(note, size);
         }

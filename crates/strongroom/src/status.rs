@@ -158,6 +158,7 @@ pub(crate) fn status(args: &Args) -> Result<Done, Failure> {
         )
     }));
     warnings.extend(kit_warning(&status));
+    warnings.extend(client.kit_is_older()?.then(crate::trust::kit_warning));
     warnings.extend(status.log.as_ref().and_then(|log| log_warning(log, status.now_s)));
     warnings.extend(crate::device::waiting_warnings(&client));
     warnings.extend(crate::keep::mark_warning(status.marked_by_others));
