@@ -11,8 +11,8 @@ use rand_chacha::{
 };
 use sr_crypto::{SealingKey, Secret32, hash, seal_box, seal_to};
 use sr_keys::{
-    AccountKeys, Act, Actor, Anchor, DeviceKeys, KeyBlock, Kit, LinkAnswer, LinkOpening, Pins,
-    Transcript, begin,
+    AccountKeys, Act, Actor, Anchor, DeviceKeys, Freshness, KeyBlock, Kit, LinkAnswer, LinkOpening,
+    Pins, RootRecord, Transcript, begin,
 };
 use sr_trust::{
     Account, Block, DeviceInfo, Op, Policy, Role, Verified, account_id, key_block_hash, pop,
@@ -491,3 +491,26 @@ const KNOWN: [&str; 6] = [
     "1ee335d252fd52f1",
     "e847219d05a353be",
 ];
+
+/// What is in no record is not written, and there is one form of each.
+#[test]
+fn a_root_record_has_one_form() {
+    let mut record = RootRecord::default();
+    let empty = record.to_bytes();
+    assert_eq!(RootRecord::parse(&empty), Ok(record.clone()), "as before there were policies");
+    // Nothing, written out: no policy, no state.
+    assert!(RootRecord::parse(&[&empty[..], &[0, 0]].concat()).is_err());
+    let pin = |text: &str| sr_trust::policy_hash(text);
+    record.add_policy("a", &[0; 32], 3);
+    for text in ["b", "c", "d", "e"] {
+        record.add_policy(text, &pin("a"), 3);
+    }
+    let kept = |record: &RootRecord, text: &str| record.policy(&pin(text)).is_some();
+    let names = ["a", "b", "c", "d", "e"].map(|text| kept(&record, text));
+    assert_eq!(names, [true, false, false, true, true], "the one in force stays");
+    record.set_freshness(Freshness { generation: 2, seq: 5, answers: Vec::new() });
+    let bytes = record.to_bytes();
+    assert_eq!(RootRecord::parse(&bytes), Ok(record));
+    assert!(RootRecord::parse(&[&bytes[..], &[0]].concat()).is_err());
+    assert!(RootRecord::parse(&bytes[..bytes.len() - 1]).is_err());
+}

@@ -385,6 +385,7 @@ async fn nonsense_is_refused_with_a_code() {
         api::PACK_UNDELETE,
         api::HEAD_READ,
         api::HEAD_SWAP,
+        api::LOG_APPEND,
     ] {
         for body in [vec![], vec![0xff; 100], vec![0; limits::MESSAGE_LEN_MAX + 1]] {
             let answer = one.call(path, body).await;
@@ -396,4 +397,40 @@ async fn nonsense_is_refused_with_a_code() {
     }
     // Another card would be answered by another server.
     one.call(api::CARD, vec![]).await.expect("answers");
+}
+
+/// Only who has a key goes on from its entries, and strangers have no more room than for first ones.
+#[tokio::test]
+async fn a_state_of_backups_is_signed_by_its_key() {
+    let connect = start();
+    let one = Connection::new(&connect, 1).await;
+    let key = |byte: u8| CapabilityKey::from_seed(&Secret32::init_with(|seed| seed.fill(byte)));
+    let request = |by: &CapabilityKey, of: &CapabilityKey, seq, value: u8, previous| {
+        let (key, value) = (of.public_key(), [value; 32]);
+        let bytes = api::LogAppend::signed_bytes(&key, seq, &value, &previous);
+        let signature = by.sign(labels::FRESHNESS_SIGN, &bytes);
+        encode(&api::LogAppend { key, seq, value, previous, signature })
+    };
+    let (own, other) = (key(7), key(8));
+    let first = request(&own, &own, 0, 1, [0; 32]);
+    for _ in 0..2 {
+        one.call(api::LOG_APPEND, first.clone()).await.expect("adds, and is there");
+    }
+    let refused = one.call(api::LOG_APPEND, request(&other, &own, 1, 2, [1; 32])).await;
+    assert_eq!(refused, Err(ErrorCode::RightRefused));
+    let gap = one.call(api::LOG_APPEND, request(&own, &own, 2, 2, [1; 32])).await;
+    assert_eq!(gap, Err(ErrorCode::Conflict));
+    // A stranger takes all the room that there is for first ones.
+    let mut taken = 0;
+    for number in 0..=limits::FRESHNESS_PER_DAY_MAX {
+        let mut seed = [9; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        let key = CapabilityKey::from_seed(&Secret32::init_with(|bytes| *bytes = seed));
+        match one.call(api::LOG_APPEND, request(&key, &key, 0, 1, [0; 32])).await {
+            Ok(_) => taken += 1,
+            Err(refused) => assert_eq!(refused, ErrorCode::QuotaFull),
+        }
+    }
+    assert_eq!(taken, limits::FRESHNESS_PER_DAY_MAX - 1);
+    one.call(api::LOG_APPEND, request(&own, &own, 1, 2, [1; 32])).await.expect("goes on");
 }

@@ -9,7 +9,7 @@ use sr_store::{
 use sr_wire::{
     AccountId, PackId, SealedHead, SpaceId, SpaceKeys,
     limits::SLOT_LEN,
-    log::{ACCOUNT, Entry, Key, Newest},
+    log::{ACCOUNT, Entry, FRESHNESS, Key, Newest},
 };
 
 const KEYS: SpaceKeys =
@@ -339,5 +339,63 @@ fn heads_come_back_where_they_were() {
         assert_eq!(meta.heads(a, 1, 9).expect("reads"), [first, second, third]);
         let nowhere = head(space(9), None, 1);
         assert!(matches!(give_back(&[nowhere]), Err(StoreError::NotFound)));
+    });
+}
+
+#[test]
+fn entries_of_a_key_follow_each_other() {
+    each_meta(|meta| {
+        let first = Entry {
+            version: 1,
+            kind: FRESHNESS,
+            time_s: 9,
+            index: [1; 32],
+            seq: 0,
+            value: [2; 32],
+            previous: [0; 32],
+        };
+        let second = Entry { seq: 1, value: [3; 32], previous: first.value, time_s: 7, ..first };
+        let exists = |entry| assert!(matches!(meta.append_entry(&entry), Err(StoreError::Exists)));
+        exists(second);
+        assert!(meta.append_entry(&first).expect("adds"));
+        assert!(!meta.append_entry(&first).expect("is there"));
+        exists(Entry { value: [4; 32], ..first });
+        exists(Entry { previous: [4; 32], ..second });
+        assert!(meta.append_entry(&second).expect("adds"));
+        exists(first);
+        let other = Entry { index: [5; 32], ..first };
+        assert!(meta.append_entry(&other).expect("is another key's"));
+        let third = Entry { seq: 2, value: [6; 32], previous: second.value, ..first };
+        meta.set_put_back(b"").expect("sets");
+        assert!(matches!(meta.append_entry(&third), Err(StoreError::PutBack)));
+        // What comes back with the log is followed, too.
+        meta.give_back_log(3, &[third], b"note").expect("takes");
+        meta.end_put_back().expect("ends");
+        let fourth = Entry { seq: 3, value: [7; 32], previous: third.value, ..first };
+        assert!(meta.append_entry(&fourth).expect("adds"));
+        let log = meta.log_entries(0, 9).expect("reads");
+        // No time is before the one before.
+        let second = Entry { time_s: 9, ..second };
+        assert_eq!(log, [first, second, other, third, fourth]);
+    });
+}
+
+#[test]
+fn witnesses_and_policies_are_kept() {
+    each_meta(|meta| {
+        let set = |url, keys| meta.set_witness(url, keys).expect("sets");
+        set("b", Some("1"));
+        set("a", Some("2"));
+        set("b", Some("3"));
+        let pair = |url: &str, keys: &str| (url.to_owned(), keys.to_owned());
+        assert_eq!(meta.witnesses().expect("lists"), [pair("a", "2"), pair("b", "3")]);
+        set("a", None);
+        set("c", None);
+        assert_eq!(meta.witnesses().expect("lists"), [pair("b", "3")]);
+        meta.add_policy("one", None).expect("adds");
+        let entry = changes(1).remove(0).1;
+        meta.add_policy("", Some(&entry)).expect("adds");
+        assert_eq!(meta.policies().expect("lists"), ["one", ""]);
+        assert_eq!(meta.log_entries(0, 9).expect("reads"), [entry]);
     });
 }
