@@ -84,4 +84,4 @@ pub use sr_vault::{
     retention::{Keep, Reason},
 };
 pub use verify::{ReadData, VerifyReport};
-pub use witness::{Level, Trust, Unwitnessed, WitnessState};
+pub use witness::{Level, Trust, Unwitnessed, WitnessState, check_policy};

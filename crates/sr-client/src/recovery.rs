@@ -41,6 +41,8 @@ pub enum RequestKind {
     Device(DeviceId),
     /// Another recovery kit, by a device without the old one.
     Policy,
+    /// Other witnesses, by a device without the kit.
+    Witnesses,
     /// Another change, by a device without the kit.
     Other,
 }
@@ -432,6 +434,7 @@ impl Client {
             account.recoveries().map(|(seq, info, _)| (seq, RequestKind::Device(info.id())));
         let changes = account.changes().map(|(seq, change)| match change {
             Change::Recovery(_) => (seq, RequestKind::Policy),
+            Change::Pin(_) => (seq, RequestKind::Witnesses),
             _ => (seq, RequestKind::Other),
         });
         devices

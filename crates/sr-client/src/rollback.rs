@@ -84,6 +84,14 @@ impl Client {
             Err(ClientError::Unwitnessed(why)) if self.profile.is_unasked()? => {
                 return Ok(Rollback { unwitnessed: Some(why), ..Rollback::default() });
             }
+            Err(ClientError::Misbehaviour(Misbehaviour::LogRolledBack))
+                if self.profile.is_unasked()? =>
+            {
+                return Ok(Rollback {
+                    unwitnessed: Some(Unwitnessed::Behind),
+                    ..Rollback::default()
+                });
+            }
             done => done?,
         }
         self.require_full()?;

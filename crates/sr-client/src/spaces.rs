@@ -133,15 +133,23 @@ impl Client {
                 // Voucher 0 has paid for the account; it is not shown where a space is asked for.
                 let vouchers: Vec<_> =
                     (1..VOUCHERS_PER_INVITE).map(|n| voucher(&token, n)).collect();
-                remote.create_space(keys, &vouchers)?;
+                match remote.create_space(keys, &vouchers) {
+                    // Another device has made it, and this one was interrupted before it could note that.
+                    Err(ClientError::ServerRefused(ErrorCode::Exists)) => {
+                        self.rotate(keys, remote)?
+                    }
+                    made => made?,
+                }
             }
             // Which of the earlier generations it has is not known after an interruption.
-            Some(_) => {
-                let owner = self.profile.kept().and_then(|kept| kept.owner());
-                rotate(keys, remote, owner.as_ref())?;
-            }
+            Some(_) => self.rotate(keys, remote)?,
         }
         self.profile.set_space_generation(space, newest)
+    }
+
+    fn rotate(&self, keys: &VaultKeys, remote: &Remote) -> Result<(), ClientError> {
+        let owner = self.profile.kept().and_then(|kept| kept.owner());
+        rotate(keys, remote, owner.as_ref())
     }
 }
 

@@ -43,6 +43,9 @@ pub enum Unwitnessed {
     /// The server's clock is not theirs.
     #[error("the server's clock and its witnesses' show different days")]
     ClocksApart,
+    /// One of them has cosigned more.
+    #[error("one of the account's witnesses has cosigned a longer one")]
+    Behind,
     /// Which they are is not known here.
     #[error("this device does not know which witnesses its account asks")]
     PolicyUnknown,
@@ -77,6 +80,8 @@ pub struct Trust {
     pub server_differs: bool,
     /// Whether the recovery kit is older than the policy.
     pub kit_is_older: bool,
+    /// Why the log that the server shows is not relied on, if it is not.
+    pub unwitnessed: Option<Unwitnessed>,
     /// Whether the account has chosen it; else the card has that the account began with.
     pub is_pinned: bool,
     /// When this device has put a state of the backups into the log that is there, in Unix seconds.
@@ -227,6 +232,7 @@ impl Client {
             level: Level::of(&policy, self.profile.is_pinned()),
             state_s: self.state_logged_s()?,
             is_pinned: self.profile.is_pinned(),
+            unwitnessed: self.log_state.unwitnessed,
             witnesses: asked.into_iter().map(|asked| asked.state).collect(),
             cosigned_s: self.profile.cosigned_s()?,
             server_differs: parse(of_server).is_some_and(|of_server| of_server != policy),
@@ -258,10 +264,7 @@ impl Client {
         if let Some(kit) = kit {
             self.require_kit(kit)?;
         }
-        let policy: Policy = text.parse().map_err(|_| ClientError::PolicyWrong)?;
-        if text.len() > limits::POLICY_LEN_MAX {
-            return Err(ClientError::PolicyWrong);
-        }
+        let policy = check_policy(text)?;
         // Otherwise all devices would stop at once.
         let shown = log::shown(&self.log_remote, &self.clock)?;
         let cosigned_s = judge(&policy, &shown, (self.clock)())?;
@@ -388,6 +391,17 @@ impl Profile {
     pub(crate) fn is_unasked(&self) -> Result<bool, ClientError> {
         Ok(self.get("unasked")?.is_some())
     }
+}
+
+/// Reads a witness policy that a person gives.
+///
+/// **Errors** [`ClientError::PolicyWrong`] for what is none, is too long, or has an address that is no witness's.
+pub fn check_policy(text: &str) -> Result<Policy, ClientError> {
+    let policy: Policy = text.parse().map_err(|_| ClientError::PolicyWrong)?;
+    let is_url = |url: &String| url.parse::<WitnessUrl>().is_ok();
+    let are_urls = policy.witnesses().all(|(_, witness)| witness.url.as_ref().is_none_or(is_url));
+    let fits = text.len() <= limits::POLICY_LEN_MAX;
+    if are_urls && fits { Ok(policy) } else { Err(ClientError::PolicyWrong) }
 }
 
 /// Reads a policy as a card has it: one that is empty asks nobody.

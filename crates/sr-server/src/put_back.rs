@@ -13,6 +13,14 @@ use sr_wire::{
 
 use crate::{Server, connection::Connection, log::size_and_root, routes::Refusal};
 
+/// The same of a checkpoint that a witness has cosigned, if this server's log has signed it and lacks something of it.
+pub(crate) fn note_ahead(server: &Server, note: &[u8]) -> Result<(), StoreError> {
+    match server.identity.signed(note) {
+        Some((size, _)) if size > server.log.size() => note_behind(server, note, size),
+        _ => Ok(()),
+    }
+}
+
 /// Takes note that a checkpoint that this server's log has signed covers more than the log has. From then on
 /// the server knows that it was put back.
 fn note_behind(server: &Server, note: &[u8], size: u64) -> Result<(), StoreError> {
@@ -21,7 +29,7 @@ fn note_behind(server: &Server, note: &[u8], size: u64) -> Result<(), StoreError
     let known_size = known.as_ref().and_then(|note| server.identity.signed(note));
     if known.is_none() {
         server.tell(
-            "a device has shown a newer log that this server has signed: was an older copy of its directory \
+            "a device or a witness has shown a newer log that this server has signed: was an older copy of its directory \
              put back? Nothing new is stored until `strongroom server log reseed --finish`",
         );
     }

@@ -9,11 +9,7 @@ use sr_store::StoreError;
 use sr_tlog::{Checkpoint, KeyKind, Note, NoteSignature, Policy, VerifierKey};
 use sr_witness::{AskError, WitnessUrl, add_checkpoint, checkpoint};
 
-use crate::{
-    Identity, Server,
-    data::DataError,
-    log::{Signed, size_and_root},
-};
+use crate::{Identity, Server, data::DataError, log::Signed, put_back::note_ahead};
 
 /// A checkpoint is signed and cosigned again after so long, though the log did not grow: how old it may be,
 /// a reader knows by that.
@@ -93,7 +89,13 @@ impl Witness {
     /// **Errors** [`AskError`].
     pub fn cosigned_size(&self, origin: &str) -> Result<u64, AskError> {
         let note = checkpoint(&self.url, origin)?;
-        size_and_root(&note).map(|(size, _)| size).map_err(|_| AskError::Malformed)
+        let parsed = Note::parse(&note).map_err(|_| AskError::Malformed)?;
+        let said: Checkpoint = parsed.text.parse().map_err(|_| AskError::Malformed)?;
+        let is_by = |key: &VerifierKey| {
+            let line = parsed.signatures.iter().find(|line| key.is_of(line));
+            line.is_some_and(|line| key.verify(&said, line).is_ok())
+        };
+        if self.keys.iter().all(is_by) { Ok(said.size()) } else { Err(AskError::Malformed) }
     }
 
     /// Has it cosign what the log has signed, unless it has failed a moment ago.
@@ -107,6 +109,13 @@ impl Witness {
             Err(AskError::Conflict(size)) if size != state.size => self.ask(server, signed, size),
             done => done,
         };
+        if let Err(AskError::Conflict(size)) = done
+            && size > signed.checkpoint.size()
+            && let Ok(note) = checkpoint(&self.url, signed.checkpoint.origin())
+        {
+            // Signed by this log itself, and more than it has: nothing is added beside that.
+            let _ = note_ahead(server, &note);
+        }
         let failure = done.as_ref().err().map(ToString::to_string);
         if failure != state.failure {
             server.tell(&match &failure {
@@ -221,15 +230,25 @@ impl Server {
     /// older copy of its directory was put back, and what it would sign now would contradict what it has
     /// signed. One that was started to be given back what is missing, learns from it how much that is.
     ///
-    /// **Errors** [`DataError::BehindWitness`], [`DataError::OtherThanWitness`] and those of the store. A witness
-    /// that does not answer is passed over.
-    pub fn ask_witnesses(&self) -> Result<(), DataError> {
+    /// Returns the addresses of those that did not answer.
+    ///
+    /// **Errors** [`DataError::BehindWitness`], [`DataError::OtherThanWitness`] and those of the store.
+    pub fn ask_witnesses(&self) -> Result<Vec<String>, DataError> {
+        let mut silent = Vec::new();
         let meta = &self.stores.meta;
         self.log.read(self)?;
         let origin = self.origin();
         let notes = at_once(self.witnesses.iter(), |witness| checkpoint(&witness.url, &origin));
         for (witness, note) in self.witnesses.iter().zip(notes) {
-            let Some(Ok(note)) = note else { continue };
+            let note = match note {
+                Some(Ok(note)) => note,
+                // It has seen nothing yet.
+                Some(Err(AskError::Unknown)) => continue,
+                _ => {
+                    silent.push(witness.url());
+                    continue;
+                }
+            };
             // A witness can make nobody believe what this server's log has not signed.
             let Some((size, root)) = self.identity.signed(&note) else { continue };
             let has = self.log.size();
@@ -245,7 +264,7 @@ impl Server {
                 return Err(DataError::OtherThanWitness { url: witness.url() });
             }
         }
-        Ok(())
+        Ok(silent)
     }
 }
 

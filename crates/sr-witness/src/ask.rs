@@ -53,7 +53,12 @@ impl FromStr for WitnessUrl {
         let uri: Uri = text.parse().map_err(|_| AskError::Url)?;
         let is_one = uri.scheme_str() == Some("http") && uri.host().is_some_and(|h| !h.is_empty());
         let is_plain = uri.query().is_none() && !text.contains(['@', '#', ' ', '\t']);
-        if is_one && is_plain { Ok(Self { uri }) } else { Err(AskError::Url) }
+        // One that is no number is not left out.
+        let is_port = uri.authority().is_some_and(|authority| {
+            let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+            port.is_empty() || port[1..].parse::<u16>().is_ok()
+        });
+        if is_one && is_plain && is_port { Ok(Self { uri }) } else { Err(AskError::Url) }
     }
 }
 

@@ -20,6 +20,8 @@ use thiserror::Error;
 
 /// The one file of a witness.
 pub const WATCHED_FILE: &str = "witness.db";
+/// What tells the directory of a server.
+const SERVER_FILE: &str = "identity.key";
 /// A proof of consistency has no more hashes.
 const PROOF_MAX: usize = 63;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +44,9 @@ pub enum WitnessError {
     /// There is none in the directory.
     #[error("there is no witness in {0}")]
     Missing(PathBuf),
+    /// A server is there.
+    #[error("a server's data directory is no place for a witness")]
+    Server,
     /// Its file, or the directory.
     #[error("the witness's directory can't be used")]
     Io(#[from] std::io::Error),
@@ -123,6 +128,9 @@ impl Witness {
         let path = dir.join(WATCHED_FILE);
         if rng.is_none() && !path.exists() {
             return Err(WitnessError::Missing(dir.to_owned()));
+        }
+        if dir.join(SERVER_FILE).exists() {
+            return Err(WitnessError::Server);
         }
         // Nobody else reads the key in it.
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;

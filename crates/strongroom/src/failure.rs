@@ -152,7 +152,7 @@ impl Failure {
             )
         } else if rolled_back {
             (
-                "The server shows less than this device, or a witness, has seen: its disk was put back to an older state, by \
+                "The server shows less than this device, or a witness that it asks, has seen: its disk was put back to an older state, by \
                  accident or on purpose. Your own files are untouched.",
                 "Ask the operator what happened, over another channel. What this device holds of the newer state, \
                  it has offered. If that state is lost for good: `strongroom trust accept-rollback` says what \
@@ -289,7 +289,7 @@ impl From<ClientError> for Failure {
                 "Witnesses cosign the server's log, so that nobody can be shown another one than everybody else, or an \
                  old one. What is shown here, they have not cosigned. The server or a witness may be down, or \
                  somebody hides something.",
-                "Nothing new was built on it: no device, kit, contact or policy. Backups and restores go on.",
+                "Nothing new was built on it. Devices that have seen the log before go on backing up and restoring.",
                 match why {
                     sr_client::Unwitnessed::ClocksApart => {
                         "Ask the server's operator to set its clock, then run the command again."
@@ -631,6 +631,12 @@ impl From<sr_server::DataError> for Failure {
                 "There is no copy of now.",
                 "The server was not touched; the copy before is as it was.",
             ),
+            DataError::WitnessText
+            | DataError::WitnessTwice
+            | DataError::WitnessesTooMany
+            | DataError::WitnessUnknown => {
+                ("The witnesses of the server are as they were.", NOTHING_DONE)
+            }
             _ => ("The server's data directory can't be used as it is.", NOTHING_DONE),
         };
         let (code, exit, next) = match error {

@@ -229,6 +229,7 @@ fn requests(args: &Args) -> Result<Done, Failure> {
                 )
             }
             RequestKind::Policy => "another recovery kit, without the one in force".into(),
+            RequestKind::Witnesses => "other witnesses for the account, without the kit".into(),
             _ => "a change of the account without the kit".into(),
         };
         text.push_str(&format!(

@@ -45,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) name: String,
     /// Whether it was put back from a backup and stores nothing new yet.
     pub(crate) is_restoring: bool,
+    /// Witnesses that did not answer.
+    silent: Vec<String>,
     _lock: sr_server::DataLock,
 }
 
@@ -76,13 +78,11 @@ impl Running {
             Server::new(data.identity, data.stores, Caps::default(), clock(), Box::new(report))
                 .map_err(DataError::Store)?;
         // An operator who rolls it back does not ask.
-        if how != Start::Deaf {
-            server.ask_witnesses()?;
-        }
+        let silent = if how == Start::Deaf { Vec::new() } else { server.ask_witnesses()? };
         let name = server.card().short_name();
         runtime.spawn(Arc::new(server).serve(listener));
         let is_new = data.is_new;
-        Ok(Self { runtime, address, is_new, name, is_restoring, _lock: data.lock })
+        Ok(Self { runtime, address, is_new, name, is_restoring, silent, _lock: data.lock })
     }
 
     /// Stops it; what it acknowledged is durable.
@@ -117,6 +117,12 @@ pub(crate) fn up(
         running.name,
         running.address,
     ));
+    for url in &running.silent {
+        output.note(&format!(
+            "!!  the witness at {url} did not answer: whether this data directory is the newest, nobody has said.\n    \
+             If it was put back from a backup, stop now, and start it with --restored"
+        ));
+    }
     if running.is_restoring {
         output.note(&format!(
             "!!  put back from a backup: nothing new is stored until its devices have given back what came\n    \

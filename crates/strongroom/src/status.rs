@@ -246,7 +246,10 @@ fn log_line(log: &LogState) -> String {
     };
     let checked = if log.withheld.is_some() || log.needs_update { "" } else { ", checked" };
     let entries = if log.size == 1 { "1 entry".into() } else { format!("{} entries", log.size) };
-    let level = crate::trust::level_line(log.level);
+    let level = match log.unwitnessed {
+        Some(sr_client::Unwitnessed::PolicyUnknown) => "this device does not know which",
+        _ => crate::trust::level_line(log.level),
+    };
     format!("Log         {entries}{checked}{missing}\nWitnesses   {level}\n")
 }
 
@@ -263,8 +266,8 @@ fn put_back_line(event: PutBack) -> String {
 fn log_warning(log: &LogState, now_s: u64) -> Option<String> {
     if let Some(why) = log.unwitnessed {
         return Some(format!(
-            "the server's log can't be relied on ({why}). Backups go on; new devices, kits and contacts wait. \
-             `strongroom trust status` asks the witnesses"
+            "the server's log can't be relied on ({why}). Backups go on; when it lasts for a day, new devices, kits and \
+             contacts wait. `strongroom trust status` asks the witnesses"
         ));
     }
     let relied_s = now_s.saturating_sub(log.cosigned_s.unwrap_or_default());

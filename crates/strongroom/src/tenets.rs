@@ -103,9 +103,10 @@ fn all(status: Option<&Status>) -> [Tenet; 5] {
         Tenet {
             promise: "No private agreement",
             property: "Devices, keys and snapshots can't be changed without signatures by your devices, and \
-                       a device notices when the server goes back behind what it has seen. There is no \
-                       public log with witnesses yet: a device that the server keeps in the past, or one \
-                       that is restored from paper, has only the server's word that there is nothing newer."
+                       a device notices when the server goes back behind what it has seen. Without a \
+                       witness (`strongroom trust status`) a device that the server keeps in the past, or one \
+                       that is restored from paper, has only the server's word that there is nothing newer. Releases \
+                       of this program are not in a log yet."
                 .into(),
             holds: Holds::InPart,
             see: "`strongroom demo` plays the operator; compare the number and letters of `strongroom device \

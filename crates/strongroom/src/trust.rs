@@ -59,6 +59,9 @@ fn status(args: &Args) -> Result<Done, Failure> {
             );
         }
     }
+    warnings.extend(trust.unwitnessed.map(|why| {
+        format!("what the server shows of its log is not relied on: {why}. What was accepted before stays")
+    }));
     if trust.server_differs {
         warnings.push(
             "the server names other witnesses now than this account asks. To ask those: `strongroom trust policy \
@@ -82,7 +85,10 @@ fn status(args: &Args) -> Result<Done, Failure> {
         "pinned": trust.is_pinned,
         "state_s": trust.state_s,
     });
-    Ok(Done::new(text, data).with_warnings(warnings, if silent { exit::PARTLY } else { 0 }))
+    Ok(Done::new(text, data).with_warnings(
+        warnings,
+        if silent || trust.unwitnessed.is_some() { exit::PARTLY } else { 0 },
+    ))
 }
 
 pub(crate) fn kit_warning() -> String {
@@ -125,6 +131,7 @@ fn set_policy(args: &Args, file: &Path, without_kit: bool) -> Result<Done, Failu
     let text = std::fs::read_to_string(file).map_err(|error| {
         Failure::usage(format!("{}: {error}", file.display()), "Name a file that can be read.")
     })?;
+    let policy = sr_client::check_policy(&text)?;
     let mut client = client(args)?;
     let kit = match (without_kit, client.has_kit()) {
         (true, _) | (_, false) => None,
@@ -132,6 +139,9 @@ fn set_policy(args: &Args, file: &Path, without_kit: bool) -> Result<Done, Failu
     };
     let until_s = client.set_witness_policy(&text, kit.as_ref())?;
     let said = match until_s {
+        None if !policy.asks() => {
+            "ok  the account asks no witness any more: a frozen log, or two histories, can't be noticed".to_owned()
+        }
         None => "ok  the account asks the witnesses of this policy, on each of its devices at the next command\n\
                  Next: a new recovery kit, which is protected by it: strongroom recovery kit"
             .to_owned(),

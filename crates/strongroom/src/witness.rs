@@ -57,8 +57,8 @@ pub(crate) fn of_server(command: &ServerWitnessCommand) -> Result<Done, Failure>
 fn witnesses_of(dir: &Path) -> Result<Done, Failure> {
     let (keys, witnesses) = (sr_server::log_keys(dir)?, sr_server::witnesses(dir)?);
     let origin = keys.split('+').next().unwrap_or_default().to_owned();
-    let mut text = String::from("For `strongroom witness add`, on the witness's machine:\n");
-    text.push_str(&keys.lines().map(|key| format!("log {key}\n")).collect::<String>());
+    let keys: String = keys.lines().map(|key| format!("log {key}\n")).collect();
+    let mut text = format!("For `strongroom witness add`, on the witness's machine:\n{keys}");
     if witnesses.is_empty() {
         text.push_str("\nThis server has no witness: nobody else would notice if its log were shown in two ways.");
         return Ok(Done::new(text, json!({ "log": keys, "witnesses": [] })));
@@ -100,7 +100,10 @@ fn up(output: &Output, dir: &Path, listen: SocketAddr) -> Result<Done, Failure> 
         dir.display(),
         logs(watched.len()),
     ));
-    output.note("    A server asks it from this command and its next start on:");
+    output.note(
+        "    To watch a server: strongroom witness add FILE, with what `strongroom server witness ls` prints there.\n    \
+         That server asks this witness from this command and its next start on:",
+    );
     let line = format!("strongroom server witness add http://{host} {}", keys.join(" "));
     if output.json {
         let data = json!({ "data_dir": dir, "address": address.to_string(), "keys": keys });

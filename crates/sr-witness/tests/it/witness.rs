@@ -184,7 +184,9 @@ fn it_is_asked_over_http() {
     assert_eq!(witness.watched().expect("lists")[0].cosigned_s, 200);
     drop(runtime);
     assert!(matches!(add(20, &[], 20), Err(AskError::Unreachable(_))));
-    for text in ["https://a", "http://", "a:80", "http://a/?b", "http://a@b", "ftp://a"] {
+    for text in
+        ["https://a", "http://", "a:80", "http://a/?b", "http://a@b", "ftp://a", "http://a:99999"]
+    {
         assert!(text.parse::<sr_witness::WitnessUrl>().is_err(), "{text}");
     }
 }
