@@ -401,17 +401,19 @@ fn frozen(_: &Path) -> Result<Vec<Way>, AdversaryError> {
 }
 
 fn rolled_back(yesterday: &Path) -> Result<Vec<Way>, AdversaryError> {
-    let (yesterday, nothing) = (yesterday.to_owned(), AdversaryError::Nothing("another day"));
-    let days = yesterday.parent().and_then(Path::parent).ok_or(nothing)?;
-    let today = days.join(Day::Today.dir()).join("server");
-    Ok(vec![
-        Way::new("shows all of yesterday", |_| Ok(())),
-        Way::new("shows yesterday's backups under today's log", move |data| {
+    let yesterday = yesterday.to_owned();
+    let mut ways = vec![Way::new("shows all of yesterday", |_| Ok(()))];
+    // Somebody's own copy of a server has no other day beside it.
+    let days = yesterday.parent().and_then(Path::parent);
+    let today = days.map(|days| days.join(Day::Today.dir()).join("server"));
+    if let Some(today) = today.filter(|today| today.exists()) {
+        ways.push(Way::new("shows yesterday's backups under today's log", move |data| {
             fs::remove_dir_all(data)?;
             operator::copy_all(&today, data)?;
             operator::show_heads_of(data, &yesterday)
-        }),
-    ])
+        }));
+    }
+    Ok(ways)
 }
 
 fn changed_bytes(data: &Path) -> Result<Vec<Way>, AdversaryError> {

@@ -111,9 +111,7 @@ pub(crate) fn level_line(level: Level) -> &'static str {
     match level {
         Level::G0 => "G0: no witness is asked. A frozen log can't be noticed without a witness",
         Level::G1 => "G1: devices of your contacts must have cosigned the log",
-        Level::G2 => {
-            "G2: witnesses must have cosigned the log; who they are, `strongroom trust status` says"
-        }
+        Level::G2 => "G2: witnesses must have cosigned the log (`strongroom trust status`)",
         Level::G3 => "G3: witnesses must have cosigned the log, one of which checks every entry",
     }
 }

@@ -42,3 +42,11 @@ fn every_row_holds_and_falls_without_its_checks() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// A copy that somebody gives lies alone, and where they are.
+#[test]
+fn a_copy_of_a_server_can_be_shown_as_it_is() {
+    let row = CATALOGUE.iter().find(|row| row.id == "ST-09").expect("is in it");
+    let attack = row.attack.as_ref().expect("is played");
+    assert_eq!((attack.ways)("copy".as_ref()).expect("has a way").len(), 1);
+}
