@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use sr_wire::{
 };
 
 use crate::{
-    attacks::attack,
+    attacks::{ONE_AT_A_TIME, attack},
     witnesses::{Watch, watched},
     world::{World, clock},
 };
@@ -127,6 +128,7 @@ fn sr_040_an_older_state_than_that_in_the_log_is_refused() {
 /// A server that has lost it for good is gone on with when a person says so.
 #[test]
 fn an_older_state_than_that_in_the_log_is_gone_on_with_when_a_person_says_so() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut world, _watch, kit, before) = two_snapshots();
     world.forget_since(&before, &[]);
     assert!(world.restore_kit(&kit, "paper", clock()).is_err());
@@ -141,6 +143,7 @@ fn an_older_state_than_that_in_the_log_is_gone_on_with_when_a_person_says_so() {
 /// The same of the backups alone: what the server has signed about them is in the state, and convicts it.
 #[test]
 fn an_older_state_of_the_backups_alone_leaves_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut world, _watch, kit, before) = two_snapshots();
     let root = {
         let vault = world.insider().vault.space().0;

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use sr_witness::Witness;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{
-    attacks::attack,
+    attacks::{ONE_AT_A_TIME, attack},
     log::copy,
     world::{World, clock},
 };
@@ -221,6 +221,7 @@ fn split(is_watched: bool) -> (LogState, u64, Result<(), ClientError>) {
 
 #[test]
 fn a_second_history_is_not_relied_on_with_a_witness() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (log, before, joined) = split(true);
     assert_eq!((log.size, log.unwitnessed), (before, Some(Unwitnessed::TooFew)));
     // Who is new there learns from the witness that it is not all.
@@ -311,6 +312,7 @@ fn sr_036_who_restores_from_a_kit_asks_the_witnesses() {
 /// The same with two histories of one length, and with a log that is hidden.
 #[test]
 fn who_links_or_joins_asks_the_witnesses() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut world, mut watch) = watched();
     world.settled();
     let before = world.copied_to("before");
@@ -397,6 +399,7 @@ fn a_server_that_is_behind_its_witness_does_not_start() {
 
 #[test]
 fn an_account_asks_others_when_a_device_and_the_kit_say_so() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::new();
     world.write("a", "b");
     world.backup();
