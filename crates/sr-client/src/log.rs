@@ -291,6 +291,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::witness::{Unwitnessed, judge};
     use sr_crypto::{Secret32, SigningKey};
     use sr_tlog::{KeyKind, Note, NoteKey};
 
@@ -338,6 +339,35 @@ mod tests {
         unsigned(&with("nonsense"), &both);
         let elsewhere = Card { origin: b"elsewhere".to_vec().into(), ..card.clone() };
         unsigned(&elsewhere, &both);
+    }
+
+    /// What counts is cosigned at a time that has come, by a clock that is the log's, more or less.
+    #[test]
+    fn what_witnesses_say_counts_at_their_time() {
+        const HOUR_S: u64 = 3600;
+        let (card, [ed25519, ml_dsa]) = log();
+        let seed = Secret32::init_with(|seed| seed.fill(5));
+        let witness = NoteKey::new("w", KeyKind::CosignEd25519, &seed).expect("a name");
+        let policy = format!("witness w {}\nquorum w\n", witness.verifier());
+        let policy: Policy = policy.parse().expect("a policy");
+        let judged = |time_s: Option<u64>, now_s| {
+            let bytes = note(&[&ed25519, &ml_dsa], 5);
+            let Opened { checkpoint, signed_s, .. } = open(&card, &bytes, 9).expect("is signed");
+            let mut note = Note::parse(&bytes).expect("parses");
+            note.signatures.extend(time_s.map(|time_s| witness.sign(&checkpoint, time_s)));
+            let note = note.to_string().into_bytes();
+            let shown = Shown { card: card.clone(), note, checkpoint, signed_s };
+            judge(&policy, &shown, now_s)
+        };
+        assert_eq!(judged(Some(9), 9), Ok(Some(9)));
+        assert_eq!(judged(None, 9), Err(Unwitnessed::TooFew));
+        // The log is signed at 9 here.
+        let apart_s = 9 + 26 * HOUR_S;
+        assert_eq!(judged(Some(apart_s), apart_s), Ok(Some(apart_s)));
+        assert_eq!(judged(Some(apart_s + 1), apart_s), Err(Unwitnessed::ClocksApart));
+        let ahead_s = 15 * 60;
+        assert_eq!(judged(Some(100 + ahead_s), 100), Ok(Some(100 + ahead_s)));
+        assert_eq!(judged(Some(101 + ahead_s), 100), Err(Unwitnessed::TooFew));
     }
 
     #[test]

@@ -1,11 +1,6 @@
 //! States of backups in the log: what somebody who comes back from paper knows by them.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, sync::PoisonError};
 
 use rusqlite::{Connection, params};
 use sr_client::{Client, ClientError, Kit, Progress, evidence_files};
@@ -19,7 +14,7 @@ use sr_wire::{
 
 use crate::{
     attacks::{ONE_AT_A_TIME, attack},
-    witnesses::{Watch, watched},
+    witnesses::{Watch, until, watched},
     world::{World, clock},
 };
 
@@ -78,11 +73,7 @@ fn two_snapshots() -> (World, Watch, Kit, Heads) {
     world.backup();
     assert_eq!(world.states().len(), 2, "one for each generation");
     let size = Sqlite::open(&world.data()).expect("opens").log_len().expect("counts");
-    let began = Instant::now();
-    while world.settled().size < size {
-        assert!(began.elapsed() < Duration::from_secs(20), "it is not shown");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("it is not shown", || (world.settled().size >= size).then_some(()));
     (world, watch, kit, before)
 }
 

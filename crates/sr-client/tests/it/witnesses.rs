@@ -102,27 +102,14 @@ impl World {
 
     /// Waits until the log that is shown is not one to rely on.
     fn unwitnessed(&self, profile: &Path) -> LogState {
-        let began = Instant::now();
-        loop {
-            let log = log_of(&mut Client::open(profile, clock()).expect("opens"));
-            if log.unwitnessed.is_some() || began.elapsed() > Duration::from_secs(20) {
-                return log;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        let shown = || log_of(&mut Client::open(profile, clock()).expect("opens"));
+        until("it is relied on", || Some(shown()).filter(|log| log.unwitnessed.is_some()))
     }
 
     fn settled_as(&self, profile: &Path) -> LogState {
-        let began = Instant::now();
-        loop {
-            let log = log_of(&mut Client::open(profile, clock()).expect("opens"));
-            let is_settled = log.missing == 0 && log.withheld.is_none();
-            if is_settled || began.elapsed() > Duration::from_secs(20) {
-                assert!(is_settled, "{log:?}");
-                return log;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let shown = || log_of(&mut Client::open(profile, clock()).expect("opens"));
+        let is_settled = |log: &LogState| log.missing == 0 && log.withheld.is_none();
+        until("the log lacks something, or is not relied on", || Some(shown()).filter(is_settled))
     }
 }
 
@@ -134,6 +121,18 @@ pub(crate) fn watched() -> (World, Watch) {
     fs::create_dir(world.folder()).expect("makes");
     world.client().add_folder(&world.folder()).expect("adds");
     (world, watch)
+}
+
+/// Waits for what a server or a witness does within seconds, and asserts that it does.
+pub(crate) fn until<T>(otherwise: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{otherwise}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn log_of(client: &mut Client) -> LogState {
@@ -169,12 +168,11 @@ fn an_account_asks_the_witnesses_that_its_invite_names() {
     // Each hour it is cosigned again, though nothing came.
     world.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
     let now = world.clock();
-    let began = Instant::now();
     let mut client = Client::open(&world.profile(), world.clock()).expect("opens");
-    while now() - log_of(&mut client).cosigned_s.expect("they have") > 60 {
-        assert!(began.elapsed() < Duration::from_secs(20), "it is not cosigned again");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("it is not cosigned again", || {
+        let cosigned_s = log_of(&mut client).cosigned_s.expect("they have");
+        (now() - cosigned_s <= 60).then_some(())
+    });
     drop(client);
     // The operator names somebody else: nothing changes for who has joined.
     world.put_back(|data| {
@@ -206,15 +204,10 @@ fn split(is_watched: bool) -> (LogState, u64, Result<(), ClientError>) {
     // For an hour it could show what all had cosigned before the fork.
     world.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
     let mut phone = world.open("phone");
-    let began = Instant::now();
-    let mut log = log_of(&mut phone);
-    while log.size == before.size
-        && log.unwitnessed.is_none()
-        && began.elapsed() < Duration::from_secs(10)
-    {
-        std::thread::sleep(Duration::from_millis(100));
-        log = log_of(&mut phone);
-    }
+    let log = until("the phone is shown nothing of the fork", || {
+        let is_shown = |log: &LogState| log.size != before.size || log.unwitnessed.is_some();
+        Some(log_of(&mut phone)).filter(is_shown)
+    });
     drop(watch);
     (log, before.size, joined)
 }
@@ -247,12 +240,8 @@ fn each_of_two_witnesses_can_be_shown_another_history_and_neither_counts() {
     let fork = world.copied_to("fork");
     other.stop();
     drop(world.with_kit());
-    let grown = || one.has_cosigned() > Some(before.size);
-    let began = Instant::now();
-    while !grown() && began.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(grown());
+    let has_grown = |seen: &Watch| (seen.has_cosigned() > Some(before.size)).then_some(());
+    until("the first witness has seen no more", || has_grown(&one));
     world.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
     let log = world.unwitnessed(&world.profile());
     assert_eq!((log.size, log.unwitnessed), (before.size, Some(Unwitnessed::TooFew)));
@@ -263,10 +252,7 @@ fn each_of_two_witnesses_can_be_shown_another_history_and_neither_counts() {
     // The server takes the account; whether its log is relied on, is another question.
     let joined = Client::join(&stranger, &invite, None, "stranger", clock());
     assert!(joined.is_err(), "{joined:?}");
-    let began = Instant::now();
-    while other.has_cosigned() == Some(before.size) && began.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("the other witness has seen no more", || has_grown(&other));
     world.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
     let log = world.unwitnessed(&world.other("phone"));
     assert_eq!((log.size, log.unwitnessed), (before.size, Some(Unwitnessed::TooFew)));
@@ -584,7 +570,13 @@ fn while_a_witness_is_down_the_cosigned_log_is_shown() {
     world.settled();
     watch.stop();
     drop(world.link("phone"));
-    std::thread::sleep(Duration::from_secs(2));
+    // The server has signed a newer one by then, and shows it to nobody.
+    let meta = Sqlite::open(&world.data()).expect("opens");
+    let size = meta.log_len().expect("counts");
+    until("the server has signed nothing newer", || {
+        let note = String::from_utf8(meta.checkpoint().expect("reads")?).expect("text");
+        (note.lines().nth(1) == Some(&size.to_string())).then_some(())
+    });
     let log = log_of(&mut world.client());
     assert_eq!((log.unwitnessed, log.missing), (None, 1));
     drop(world.restore_kit(&kit, "paper", clock()).expect("restores"));
@@ -618,11 +610,7 @@ fn who_was_linked_while_a_witness_was_down_goes_on_later() {
     let _watch = Watch::start(&dir, &world, watch.address);
     world.ahead.fetch_add(120, Ordering::SeqCst);
     let mut laptop = Client::open(&world.profile(), world.clock()).expect("opens");
-    let began = Instant::now();
-    while log_of(&mut laptop).unwitnessed.is_some() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until("it does not come back", || log_of(&mut laptop).unwitnessed.is_none().then_some(()));
     drop(laptop);
     world.write("a", "b");
     let mut phone = Client::open(&world.other("phone"), world.clock()).expect("opens");
@@ -646,11 +634,5 @@ fn a_server_that_runs_behind_its_witness_stops_adding() {
     let dir = world.dir.path().join("witness");
     let _watch = Watch::start(&dir, &world, watch.address);
     world.ahead.fetch_add(120 + 3600, Ordering::SeqCst);
-    let is_put_back =
-        || Sqlite::open(&world.data()).expect("opens").put_back().expect("reads").is_some();
-    let began = Instant::now();
-    while !is_put_back() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until("it goes on", || Sqlite::open(&world.data()).expect("opens").put_back().expect("reads"));
 }
