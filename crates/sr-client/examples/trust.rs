@@ -230,7 +230,8 @@ fn small_chain(token: &Hash) -> Chain {
     let key_block = added.key_block.clone().expect("has one");
     let secrets = KeyBlock::open(&key_block, &account, one.id(), &one.sealing()).expect("opens");
     let actor = Actor { account: &account, keys: &secrets, time_s: 1 };
-    let removed = actor.remove_device(&one, two.id(), Vec::new(), &mut rng()).expect("removes");
+    let removed =
+        actor.remove_device(&one, (two.id(), &[]), Vec::new(), &mut rng()).expect("removes");
     let request = |act: Act, voucher: Option<Hash>| {
         encode(&AccountAppend {
             account: id,
@@ -349,7 +350,7 @@ fn chain() -> (Vec<Vec<u8>>, sr_wire::AccountId) {
             act.expect("adds")
         } else {
             let device = others.remove(0);
-            actor.remove_device(&one, device.id(), Vec::new(), &mut rng()).expect("removes")
+            actor.remove_device(&one, (device.id(), &[]), Vec::new(), &mut rng()).expect("removes")
         };
         account.extend(&Block::parse(&act.block).expect("parses")).expect("verifies");
         let key_block = act.key_block.expect("has one");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sr_keys::{AccountKeys, Act, Actor, DeviceKeys, Granted, Removal, VaultKeys};
+use sr_keys::{AccountKeys, Act, Actor, DeviceKeys, Granted, KeyBlock, Removal, VaultKeys};
 use sr_trust::{Account, Block, Device, Verified};
 use sr_wire::{
     AccountId, DeviceId, Misbehaviour, SpaceId, VLBytes, VOUCHERS_PER_INVITE, VaultId,
@@ -367,9 +367,8 @@ fn fetch(
         {
             // A start that was there at the first view was first seen then, or now at the latest.
             profile.note_block_seen(gate.opened, now_s)?;
-            let seen_s = profile.block_seen_s(gate.opened)?.unwrap_or(now_s);
-            let until_s = seen_s.saturating_add(gate.delay_s);
-            if now_s < until_s {
+            let until_s = profile.wait_began_s(gate.opened, now_s)?.saturating_add(gate.delay_s);
+            if profile.waits_s(now_s)? < until_s {
                 waiting = Some(Waiting { seq: block.body.seq, until_s });
             }
         }
@@ -407,6 +406,10 @@ fn open_key_block(
     key_block: &[u8],
 ) -> Result<Opened, ClientError> {
     let (device, kit) = (&profile.keys.device, profile.kept());
+    let is_live = account.device(device.id()).is_some_and(Device::is_live);
+    if is_live && !KeyBlock::is_for(key_block, account, device.id())? {
+        return Err(ClientError::LeftOut);
+    }
     Ok(crate::profile::open_key_block(key_block, account, device, kit.as_ref())?)
 }
 

@@ -3,8 +3,8 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use sr_keys::{ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
-use sr_trust::Policy;
+use sr_keys::{Contact, ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
+use sr_trust::{Device, Policy};
 use sr_wire::AccountId;
 use zeroize::Zeroizing;
 
@@ -36,16 +36,27 @@ impl Client {
     /// **Errors** those of the account.
     pub fn contact_card(&mut self) -> Result<ContactCard, ClientError> {
         self.refresh()?;
-        let keys = &self.profile.keys;
-        Ok(ContactCard::of(keys.account.id(), keys.secrets()?))
+        self.profile.keys.secrets()?;
+        let invite = self.profile.invite()?;
+        let policy = self.profile.pinned_policy()?.unwrap_or_default();
+        Ok(ContactCard {
+            account: self.profile.keys.account.id(),
+            address: invite.address.into_bytes().into(),
+            card: invite.card_hash,
+            policy: policy.into_bytes().into(),
+        })
     }
 
     /// Makes `need` of these contacts able to bring the account back together, in place of those before.
     /// `hand_out` keeps the text to give to each, in their order, before it counts: shares that are
     /// lost on the way would be a key that nobody has.
     ///
+    /// Each contact's account is looked up at its server first: what is handed out, only the devices open that its
+    /// chain and its server's log show.
+    ///
     /// **Errors** [`ClientError::ContactsWrong`], [`ClientError::KitFirst`], [`ClientError::KitWrong`],
-    /// those of `hand_out` and of the account.
+    /// [`ClientError::Contact`], [`ClientError::NotLogged`], [`ClientError::Unwitnessed`], those of `hand_out` and of
+    /// the account.
     pub fn set_contacts(
         &mut self,
         kit: &Kit,
@@ -66,7 +77,7 @@ impl Client {
         }
         self.refresh()?;
         self.require_full()?;
-        self.require_witnessed()?;
+        self.require_logged()?;
         let invite = self.profile.invite()?;
         let template = ShareTemplate {
             account: self.profile.keys.account.id(),
@@ -75,18 +86,17 @@ impl Client {
             card: invite.card_hash,
         };
         let (keys, shares) = Share::deal(&template, need, contacts.len(), &mut os_rng());
-        let texts = shares
-            .iter()
-            .zip(contacts)
-            .map(|(share, (_, card))| share.seal(card).map_err(|_| ClientError::ContactsWrong))
-            .collect::<Result<Vec<_>, _>>()?;
         self.require_kit(kit)?;
+        let (mut texts, mut chosen) = (Vec::new(), Vec::new());
+        for (share, (name, card)) in shares.iter().zip(contacts) {
+            let theirs = self.look_up(name, card, None)?;
+            texts.push(share.seal(&theirs).map_err(|_| ClientError::ContactsWrong)?);
+            chosen.push(Contact::new(name, card.clone(), (theirs.seq(), theirs.newest())));
+        }
         hand_out(&texts)?;
         let policy = self.profile.keys.account.policy().clone();
         self.set_policy(kit, Policy { contacts: Some(keys.public()), ..policy })?;
-        let noted: Vec<_> =
-            contacts.iter().map(|(name, card)| (name.clone(), card.account)).collect();
-        self.note_contacts(need, &noted)
+        self.note_contacts(need, &chosen)
     }
 
     /// Takes the contacts' right to bring the account back away.
@@ -100,15 +110,26 @@ impl Client {
         self.note_contacts(0, &[])
     }
 
-    /// Returns how many contacts are needed, and their names.
+    /// Returns how many contacts are needed, and who they are.
     ///
     /// **Errors** those of reading the root space.
-    pub fn contacts(&mut self) -> Result<(u8, Vec<String>), ClientError> {
+    pub fn contacts(&mut self) -> Result<(u8, Vec<Contact>), ClientError> {
         self.fresh(|client| {
             let record = root::read(&mut client.profile, &client.root_remote)?;
             let (need, contacts) = record.contacts();
-            Ok((need, contacts.into_iter().map(|(name, _)| name).collect()))
+            Ok((need, contacts.to_vec()))
         })
+    }
+
+    /// Looks a contact's account up at its server, and returns whether a device was taken out of it since the share
+    /// was sealed to it: whoever has that device and the share's text, can open it.
+    ///
+    /// **Errors** those of [`Client::set_contacts`].
+    pub fn contact_has_removed(&mut self, contact: &Contact) -> Result<bool, ClientError> {
+        let known = Some((contact.seq, contact.block));
+        let theirs = self.look_up(&contact.name(), &contact.card, known)?;
+        let is_since = |device: &Device| device.removed.is_some_and(|(seq, _)| seq > contact.seq);
+        Ok(theirs.devices().iter().any(is_since))
     }
 
     /// Keeps somebody's share, for all devices of this account.
@@ -236,11 +257,7 @@ impl Client {
         self.refresh()
     }
 
-    fn note_contacts(
-        &mut self,
-        need: u8,
-        contacts: &[(String, AccountId)],
-    ) -> Result<(), ClientError> {
+    fn note_contacts(&mut self, need: u8, contacts: &[Contact]) -> Result<(), ClientError> {
         self.giving_back(|client| {
             let (profile, remote) = (&mut client.profile, &client.root_remote);
             root::update(profile, remote, &client.clock, |record| {

@@ -60,6 +60,8 @@ pub struct Revoked {
     pub snapshots: u64,
     /// Unix seconds of the newest of them.
     pub newest_s: Option<u64>,
+    /// Live devices that have to be linked again: their addition is not in the log, so they got no new keys.
+    pub left_out: Vec<DeviceId>,
 }
 
 /// Does what another device may be faster at, and then again.
@@ -153,17 +155,18 @@ impl Client {
             true => self.in_vault_of(device.id, Self::snapshots).unwrap_or_default(),
             false => self.snapshots()?,
         };
-        unless_overtaken(|| self.try_revoke(device.id))?;
+        let left_out = unless_overtaken(|| self.try_revoke(device.id))?;
         // The rights of every space, now or at the next command.
         self.refresh()?;
         Ok(Revoked {
             device,
             snapshots: snapshots.len() as u64,
             newest_s: snapshots.iter().map(|snapshot| snapshot.time_s).max(),
+            left_out,
         })
     }
 
-    fn try_revoke(&mut self, device: DeviceId) -> Result<(), ClientError> {
+    fn try_revoke(&mut self, device: DeviceId) -> Result<Vec<DeviceId>, ClientError> {
         let mut anchors = self.fresh(Client::anchors)?;
         if account::is_limited(&self.profile.keys.account, device) {
             match self.in_vault_of(device, Self::newest_readable) {
@@ -175,18 +178,21 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+        let left_out = self.left_out(device)?;
+        let goes = (device, left_out.as_slice());
         let keys = Arc::clone(&self.profile.keys);
         let (actor, mut rng) = (keys.actor((self.clock)())?, os_rng());
         let act = match (self.require_full(), self.profile.kept()) {
-            (Ok(()), _) => actor.remove_device(&keys.device, device, anchors, &mut rng),
+            (Ok(()), _) => actor.remove_device(&keys.device, goes, anchors, &mut rng),
             // The kit takes out one device at once, and the next after the wait.
             (Err(_), Some(kept)) if kept.role() == Role::Kit => {
-                actor.remove_device_by_kit(&kept.keys(), device, anchors, &mut rng)
+                actor.remove_device_by_kit(&kept.keys(), goes, anchors, &mut rng)
             }
             (Err(error), _) => return Err(error),
         };
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
-        account::act(&mut self.profile, &self.account_remote, act, &self.clock)
+        account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        Ok(left_out)
     }
 
     /// Returns the heads of the account's spaces that this device accepts.

@@ -33,6 +33,17 @@ pub enum ClientError {
     /// A newer set of contacts has replaced these, or none is in force any more.
     #[error("these contacts' shares count no more")]
     ContactsReplaced,
+    /// What a contact's server shows of their account is not to be believed. Nobody else is concerned.
+    #[error("{name}'s account: {refused}")]
+    Contact {
+        /// The contact.
+        name: String,
+        /// What was refused.
+        refused: Misbehaviour,
+    },
+    /// The account has chosen other witnesses since.
+    #[error("the contact's card is older than the witnesses that their account asks")]
+    ContactCardOld,
     /// Too few contacts, or the same twice.
     #[error(
         "there must be at least two contacts, all different, and not more needed than there are"
@@ -44,6 +55,17 @@ pub enum ClientError {
     /// This device has asked no contact for help.
     #[error("this device has made no request for help")]
     NoRequest,
+    /// A change of the account is not in a log that this device accepts, though it was waited for.
+    #[error("the server's log does not have all changes of the account yet")]
+    NotLogged {
+        /// Why the log was not to be had, if it was not.
+        why: Option<String>,
+    },
+    /// Another device has changed the account's keys, and this one was not in the log by then.
+    #[error(
+        "this device was given no new keys: its addition was not in the log when they were made"
+    )]
+    LeftOut,
     /// This device was taken out of the account by another one.
     #[error("this device was taken out of the account")]
     DeviceRemoved,

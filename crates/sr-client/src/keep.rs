@@ -226,7 +226,8 @@ impl Client {
     pub(crate) fn count_delay(&mut self, manifest: &Manifest) -> Result<(), ClientError> {
         let ids = ChunkIds::new(&self.profile.keys.vault);
         let mut delay = self.profile.delay()?;
-        delay.count(manifest, &ids, (self.clock)(), (self.uptime)());
+        let now_s = self.profile.waits_s((self.clock)())?;
+        delay.count(manifest, &ids, now_s, (self.uptime)());
         self.profile.set_delay(&delay)
     }
 }

@@ -30,8 +30,10 @@ mod limit;
 mod link;
 mod lock;
 mod log;
+mod logged;
 mod lru;
 mod mirror;
+mod others;
 mod outgoing;
 mod profile;
 mod progress;
@@ -48,6 +50,7 @@ mod sink;
 mod spaces;
 mod verify;
 mod view;
+mod waits;
 mod walk;
 mod witness;
 
@@ -76,7 +79,7 @@ pub use recovery::{KitPage, Request, RequestKind};
 pub use restore::{RestoreReport, Target};
 pub use rollback::{AcceptedRollback, Rollback};
 pub use see::{Seen, SeenSpace};
-pub use sr_keys::{CodeError, ContactCard, HelpRequest, Kit, KitNote};
+pub use sr_keys::{CodeError, Contact, ContactCard, HelpRequest, Kit, KitNote};
 pub use sr_trust::DeviceKind;
 pub use sr_vault::{
     block::Compression,

@@ -246,7 +246,7 @@ impl Client {
         let code = LinkCode::parse(code).ok_or(ClientError::LinkCode)?;
         self.fresh(Client::anchors)?;
         self.require_full()?;
-        self.require_witnessed()?;
+        self.require_logged()?;
         let keys = Arc::clone(&self.profile.keys);
         let name = self.profile.name()?.unwrap_or_default().into_bytes().into();
         let log = self.profile.log_note()?.into();

@@ -143,6 +143,9 @@ pub(crate) fn follow(
     state.needs_update = read.as_ref().map_or(old_unknown, |read| read.unknown_from).is_some();
     state.missing = (served.seq() + 1).saturating_sub(logged);
     state.missing_since_s = profile.block_seen_s(logged)?.filter(|_| state.missing > 0);
+    if let Some(cosigned_s) = relied.cosigned_s {
+        profile.note_waits(&profile.keys.account, logged, cosigned_s)?;
+    }
     // Nothing of a log that is refused is kept.
     if read.is_some() || known.is_none_or(|known| relied.cosigned_s > known.cosigned_s) {
         profile.set_log(&shown.note, read.as_ref(), relied.cosigned_s)?;
@@ -213,6 +216,11 @@ impl Client {
             }
             (Err(error), _) => self.withheld(error)?,
         };
+        // By what witnesses have just said.
+        let time_s = self.profile.waits_s((self.clock)())?;
+        if self.profile.waiting.is_some_and(|waiting| waiting.until_s <= time_s) {
+            account::sync(&mut self.profile, &self.account_remote, &self.clock)?;
+        }
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl Client {
     pub fn new_kit(&mut self) -> Result<(Kit, KitPage), ClientError> {
         self.refresh()?;
         self.require_full()?;
-        self.require_witnessed()?;
+        self.require_logged()?;
         let page = KitPage {
             server: self.profile.invite()?.address,
             server_name: self.account_remote.card()?.short_name(),
@@ -95,6 +95,7 @@ impl Client {
     pub fn set_kit(&mut self, kit: &Kit, old: Option<&Kit>) -> Result<(), ClientError> {
         self.refresh()?;
         self.require_full()?;
+        self.require_logged()?;
         let in_force = self.profile.keys.account.policy().kit.clone();
         match (&in_force, old) {
             (Some(_), None) => return Err(ClientError::OldKitNeeded),
@@ -353,7 +354,7 @@ impl Client {
 
     /// Finishes what this device began and has waited for.
     pub(crate) fn finish_waits(&mut self) -> Result<(), ClientError> {
-        let now_s = (self.clock)();
+        let now_s = self.profile.waits_s((self.clock)())?;
         self.finish_recovery(now_s)?;
         self.finish_kit_change(now_s)?;
         self.finish_policies(now_s)
@@ -374,9 +375,13 @@ impl Client {
         }
         let ready = self.own_recoveries().into_iter().find(|request| request.until_s <= now_s);
         let Some(ready) = ready else { return Ok(()) };
+        // What seals keys to all devices waits until all of them are in the log.
+        if !self.wait_logged()? {
+            return Ok(());
+        }
         let anchors = self.anchors()?;
         let by = kept.keys();
-        let act = keys.actor(now_s)?.finish_recovery(
+        let act = keys.actor((self.clock)())?.finish_recovery(
             (kept.role(), &by),
             ready.number,
             anchors,
@@ -413,11 +418,12 @@ impl Client {
             // Stopped by somebody.
             return self.profile.set_kit_change(None);
         };
-        if request.until_s > now_s {
+        if request.until_s > now_s || !self.wait_logged()? {
             return Ok(());
         }
         let keys = Arc::clone(&self.profile.keys);
-        let act = keys.actor(now_s)?.finish_change(&keys.device, request.number, &mut os_rng());
+        let actor = keys.actor((self.clock)())?;
+        let act = actor.finish_change(&keys.device, request.number, &mut os_rng());
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, Some(change.envelope));
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
         self.finish_kit_change(now_s)
@@ -440,9 +446,9 @@ impl Client {
         devices
             .chain(changes)
             .map(|(number, kind)| {
-                let seen_s = self.profile.block_seen_s(number).ok().flatten();
-                let delay_s = account.delay_s(number).unwrap_or_default();
-                let until_s = seen_s.unwrap_or_else(|| (self.clock)()) + delay_s;
+                let now_s = (self.clock)();
+                let began_s = self.profile.wait_began_s(number, now_s).unwrap_or(now_s);
+                let until_s = began_s + account.delay_s(number).unwrap_or_default();
                 Request { number, kind, until_s }
             })
             .collect()

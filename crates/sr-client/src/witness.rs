@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, thread};
 
 use sr_tlog::{Checkpoint, LogKeys, Note, Policy, Quorum, VerifierKey};
-use sr_trust::{Block, Change, Op, log_keys, policy_hash};
+use sr_trust::{Account, Block, Change, Op, log_keys, policy_hash};
 use sr_wire::{Misbehaviour, SignedCard, card_hash, limits};
 use sr_witness::WitnessUrl;
 use thiserror::Error;
@@ -306,7 +306,8 @@ impl Client {
             |request: &crate::Request| pins.contains(&request.number) && request.until_s <= now_s;
         for request in self.known_requests().into_iter().filter(is_over) {
             // Only the device that began it may.
-            let act = keys.actor(now_s)?.finish_change(&keys.device, request.number, &mut os_rng());
+            let actor = keys.actor((self.clock)())?;
+            let act = actor.finish_change(&keys.device, request.number, &mut os_rng());
             let Ok(act) = act else { continue };
             let act = PendingAct::new(act, None);
             return account::act(&mut self.profile, &self.account_remote, act, &self.clock);
@@ -359,15 +360,10 @@ impl Profile {
     ///
     /// **Errors** [`Unwitnessed::PolicyUnknown`].
     pub(crate) fn policy(&self, cards: &[SignedCard]) -> Result<Policy, ClientError> {
-        let (pin, home) = (self.keys.account.pin(), self.keys.account.home());
-        let text = if pin == [0; 32] {
-            let card = cards.iter().find(|signed| card_hash(&signed.card) == home);
-            // SR-010: who the account began with, is one of the server's cards.
-            Misbehaviour::CardMismatch.refuse_if(card.is_none() && !cards.is_empty())?;
-            card.map(|signed| signed.card.policy.as_slice().to_vec())
-                .or((!cards.is_empty()).then(Vec::new))
-        } else {
+        let text = if self.is_pinned() {
             self.pinned_policy()?.map(String::into_bytes)
+        } else {
+            policy_of_home(&self.keys.account, cards)?
         };
         text.as_deref().and_then(parse).ok_or(ClientError::Unwitnessed(Unwitnessed::PolicyUnknown))
     }
@@ -404,8 +400,20 @@ pub fn check_policy(text: &str) -> Result<Policy, ClientError> {
     if are_urls && fits { Ok(policy) } else { Err(ClientError::PolicyWrong) }
 }
 
+/// Returns the text of the policy of the card that an account began with; `None` without any card.
+pub(crate) fn policy_of_home(
+    account: &Account,
+    cards: &[SignedCard],
+) -> Result<Option<Vec<u8>>, Misbehaviour> {
+    let card = cards.iter().find(|signed| card_hash(&signed.card) == account.home());
+    // SR-010: who the account began with, is one of the server's cards.
+    Misbehaviour::CardMismatch.refuse_if(card.is_none() && !cards.is_empty())?;
+    let text = card.map(|signed| signed.card.policy.as_slice().to_vec());
+    Ok(text.or((!cards.is_empty()).then(Vec::new)))
+}
+
 /// Reads a policy as a card has it: one that is empty asks nobody.
-fn parse(text: &[u8]) -> Option<Policy> {
+pub(crate) fn parse(text: &[u8]) -> Option<Policy> {
     match std::str::from_utf8(text).ok()? {
         "" => Some(Policy::none()),
         text => text.parse().ok(),

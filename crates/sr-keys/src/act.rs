@@ -67,23 +67,23 @@ impl Actor<'_> {
         pop: Vec<u8>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
-        let recipients = Recipients::of(self.account, Some(device), None, self.account.policy());
+        let recipients = Recipients::of(self.account, Some(device), &[], self.account.policy());
         let device = device.clone();
         let op = |key| Op::AddDevice { device, transcript, key };
         self.act_with(self.keys, &recipients, op, &[(Role::Device, &by.signing())], pop, rng)
     }
 
-    /// Takes a device out, at the heads that this client accepts.
+    /// Takes a device out, at the heads that this client accepts. Those that are `left_out` get no new keys.
     ///
     /// **Errors** [`Misbehaviour::ActNotAllowed`].
     pub fn remove_device(
         &self,
         by: &DeviceKeys,
-        device: DeviceId,
+        (device, left_out): (DeviceId, &[DeviceId]),
         anchors: Vec<Anchor>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
-        self.remove(device, anchors, (Role::Device, &by.signing()), rng)
+        self.remove((device, left_out), anchors, (Role::Device, &by.signing()), rng)
     }
 
     /// Takes a device out by the kit: one per delay, and never the last.
@@ -92,22 +92,23 @@ impl Actor<'_> {
     pub fn remove_device_by_kit(
         &self,
         kit: &RecoveryKeys,
-        device: DeviceId,
+        (device, left_out): (DeviceId, &[DeviceId]),
         anchors: Vec<Anchor>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
-        self.remove(device, anchors, (Role::Kit, &kit.signing), rng)
+        self.remove((device, left_out), anchors, (Role::Kit, &kit.signing), rng)
     }
 
     fn remove(
         &self,
-        device: DeviceId,
+        (device, left_out): (DeviceId, &[DeviceId]),
         anchors: Vec<Anchor>,
         by: (Role, &SigningKey),
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
         let (keys, anchors) = self.removal(anchors, rng);
-        let recipients = Recipients::of(self.account, None, Some(device), self.account.policy());
+        let without = [left_out, &[device]].concat();
+        let recipients = Recipients::of(self.account, None, &without, self.account.policy());
         let op = |key| Op::RemoveDevice { device, anchors, key };
         self.act_with(&keys, &recipients, op, &[by], Vec::new(), rng)
     }
@@ -124,7 +125,7 @@ impl Actor<'_> {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
         let keys = self.keys.next(rng);
-        let recipients = Recipients::of(self.account, None, None, &policy);
+        let recipients = Recipients::of(self.account, None, &[], &policy);
         let signing = by.signing();
         let mut signers = vec![(Role::Device, &signing)];
         signers.extend(kit.map(|kit| (Role::Kit, &kit.signing)));
@@ -181,7 +182,7 @@ impl Actor<'_> {
             _ => return Err(Misbehaviour::ActNotAllowed),
         };
         let keys = self.keys.next(rng);
-        let recipients = Recipients::of(self.account, None, None, policy);
+        let recipients = Recipients::of(self.account, None, &[], policy);
         let op = |key| Op::DelayFinish { start, key };
         let signing = by.signing();
         self.act_with(&keys, &recipients, op, &[(Role::Device, &signing)], Vec::new(), rng)
@@ -215,7 +216,8 @@ impl Actor<'_> {
         let waiting = self.account.recoveries().find(|(seq, ..)| *seq == start);
         let (_, device, stolen) = waiting.ok_or(Misbehaviour::ActNotAllowed)?;
         let stolen = stolen.filter(|id| self.account.device(*id).is_some_and(|d| d.is_live()));
-        let recipients = Recipients::of(self.account, Some(device), stolen, self.account.policy());
+        let without = stolen.as_slice();
+        let recipients = Recipients::of(self.account, Some(device), without, self.account.policy());
         let (mut keys, mut commit) = self.removal(anchors, rng);
         if stolen.is_none() {
             keys.removals.pop();

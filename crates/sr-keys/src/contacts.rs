@@ -7,7 +7,8 @@ use bip39::Language;
 use sr_crypto::{
     CryptoRng, Hash, SealError, SealingKey, Secret32, hash, join, seal_to, split, text,
 };
-use sr_wire::{AccountId, DeviceId, Malformed, VLBytes, decode, encode, labels};
+use sr_trust::{Account, Verified};
+use sr_wire::{AccountId, DeviceId, Malformed, VLBytes, decode, encode, labels, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{AccountKeys, DeviceKeys, RecoveryKeys};
@@ -17,26 +18,26 @@ const SHARE_PREFIX: &str = "strongroom-share1:";
 const REQUEST_PREFIX: &str = "strongroom-help1:";
 const ANSWER_PREFIX: &str = "strongroom-helped1:";
 const CHECK_LEN: usize = 4;
-const TEXT_LEN_MAX: usize = 16 * 1024;
+/// A card may have a witness policy in it.
+const TEXT_LEN_MAX: usize = 4 * 1024 + limits::POLICY_LEN_MAX;
 /// Words by which two people compare a request.
 const WORDS: usize = 6;
 
-/// Who somebody is, for those who want to make them a contact: an account, and its sealing key. It may
-/// go any way; the two compare its words.
+/// Who somebody is, for those who want to make them a contact: an account, and where it is. Its keys are those that
+/// its chain names. It may go any way; the two compare its words.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub struct ContactCard {
     /// Their account.
     pub account: AccountId,
-    sealing: VLBytes,
+    /// Address of its server, in UTF-8.
+    pub address: VLBytes,
+    /// Hash of its server's card.
+    pub card: Hash,
+    /// The text of the witness policy that the account has chosen; empty if it has chosen none.
+    pub policy: VLBytes,
 }
 
 impl ContactCard {
-    /// Returns the card of an account.
-    #[must_use]
-    pub fn of(account: AccountId, keys: &AccountKeys) -> Self {
-        Self { account, sealing: keys.sealing().public_key().to_vec().into() }
-    }
-
     /// Returns the words by which the two compare it, by voice or face to face.
     #[must_use]
     pub fn words(&self) -> Vec<&'static str> {
@@ -57,8 +58,8 @@ impl FromStr for ContactCard {
         let malformed = Malformed { what: "contact card" };
         let card: Self =
             decode("contact card", &from_text(CARD_PREFIX, line).ok_or(malformed)?, TEXT_LEN_MAX)?;
-        let is_key = card.sealing.as_slice().len() == sr_crypto::SEALING_PUBLIC_LEN;
-        if is_key { Ok(card) } else { Err(malformed) }
+        let is_text = |bytes: &VLBytes| std::str::from_utf8(bytes.as_slice()).is_ok();
+        if is_text(&card.address) && is_text(&card.policy) { Ok(card) } else { Err(malformed) }
     }
 }
 
@@ -125,12 +126,12 @@ impl Share {
         (keys, shares)
     }
 
-    /// Seals the share to a contact; the text may go any way.
+    /// Seals the share to a contact's account, by the key that its chain names; the text may go any way.
     ///
     /// **Errors** [`SealError`].
-    pub fn seal(&self, contact: &ContactCard) -> Result<String, SealError> {
-        let sealed =
-            seal_to(contact.sealing.as_slice(), labels::CONTACT_SHARE, b"", &encode(self))?;
+    pub fn seal(&self, contact: &Verified<Account>) -> Result<String, SealError> {
+        let key = contact.key().sealing.as_slice();
+        let sealed = seal_to(key, labels::CONTACT_SHARE, b"", &encode(self))?;
         Ok(to_text(SHARE_PREFIX, &sealed))
     }
 

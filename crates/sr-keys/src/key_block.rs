@@ -77,14 +77,14 @@ pub(crate) struct Recipients {
 
 impl Recipients {
     /// The live devices, and those whom the policy names. What a block is about to change is
-    /// given beside the verified state: who comes, who goes, which policy holds then.
+    /// given beside the verified state: who comes, which policy holds then; and who gets nothing.
     pub(crate) fn of(
         account: &Verified<Account>,
         comes: Option<&DeviceInfo>,
-        goes: Option<DeviceId>,
+        without: &[DeviceId],
         policy: &Policy,
     ) -> Self {
-        let live = account.live().filter(|device| Some(device.id) != goes).map(|d| &d.info);
+        let live = account.live().filter(|device| !without.contains(&device.id)).map(|d| &d.info);
         Self::from_parts(live.chain(comes), policy)
     }
 
@@ -144,6 +144,18 @@ impl KeyBlock {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         encode(self)
+    }
+
+    /// Returns whether a device gets anything from the key block that a verified chain names.
+    ///
+    /// **Errors** [`Misbehaviour::KeyBlockSwapped`], [`Misbehaviour::ObjectMalformed`].
+    pub fn is_for(
+        bytes: &[u8],
+        account: &Verified<Account>,
+        device: DeviceId,
+    ) -> Result<bool, Misbehaviour> {
+        let block = Self::parse(bytes, account)?;
+        Ok(block.recipients.iter().chain(&block.grants).any(|recipient| recipient.key == device))
     }
 
     /// Opens the key block that a verified chain names, by the sealing key of one of its recipients.

@@ -23,5 +23,5 @@ pub use freshness::{Freshness, FreshnessKey};
 pub use key_block::{Granted, KeyBlock};
 pub use kit::{CODE_LEN, CodeError, Envelope, Handover, Kept, Kit, Owner, RecoveryKeys};
 pub use link::{LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
-pub use root::{KitNote, RootRecord, VaultEntry};
+pub use root::{Contact, KitNote, RootRecord, VaultEntry};
 pub use vault::VaultKeys;

@@ -3,10 +3,10 @@
 
 use sr_crypto::{Hash, hash};
 use sr_trust::policy_hash;
-use sr_wire::{AccountId, DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
+use sr_wire::{DeviceId, Malformed, SpaceId, VLBytes, VaultId, decode, encode, labels};
 use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::Freshness;
+use crate::{ContactCard, Freshness};
 
 /// No record is longer.
 const RECORD_LEN_MAX: usize = 4 << 20;
@@ -44,10 +44,30 @@ pub struct KitNote {
     pub checked_s: u64,
 }
 
+/// A recovery contact.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
-struct ContactName {
+pub struct Contact {
     name: VLBytes,
-    account: AccountId,
+    /// Their card, whose words were compared.
+    pub card: ContactCard,
+    /// Number and hash of the newest change of their account when their share was sealed to it.
+    pub seq: u64,
+    /// See [`Contact::seq`].
+    pub block: Hash,
+}
+
+impl Contact {
+    /// Returns a contact by the name that the owner gives them.
+    #[must_use]
+    pub fn new(name: &str, card: ContactCard, (seq, block): (u64, Hash)) -> Self {
+        Self { name: name.as_bytes().to_vec().into(), card, seq, block }
+    }
+
+    /// Returns the name that the owner gives them.
+    #[must_use]
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(self.name.as_slice()).into_owned()
+    }
 }
 
 /// The root record.
@@ -59,9 +79,9 @@ pub struct RootRecord {
     kit: Option<Noted>,
     /// The kit that owns the account's spaces, by the id of its signing key.
     pub owner: Option<DeviceId>,
-    /// How many contacts are needed, and the name and account of each.
+    /// How many contacts are needed, and who they are.
     need: u8,
-    contacts: Vec<ContactName>,
+    contacts: Vec<Contact>,
     /// Shares of other people's accounts that this account keeps, sealed to it.
     shares: Vec<VLBytes>,
     /// What follows the rest, if there is something in it.
@@ -133,19 +153,14 @@ impl RootRecord {
 
     /// Returns how many contacts are needed, and who they are.
     #[must_use]
-    pub fn contacts(&self) -> (u8, Vec<(String, AccountId)>) {
-        let name = |c: &ContactName| String::from_utf8_lossy(c.name.as_slice()).into_owned();
-        (self.need, self.contacts.iter().map(|c| (name(c), c.account)).collect())
+    pub fn contacts(&self) -> (u8, &[Contact]) {
+        (self.need, &self.contacts)
     }
 
     /// Notes the contacts.
-    pub fn set_contacts(&mut self, need: u8, contacts: &[(String, AccountId)]) {
+    pub fn set_contacts(&mut self, need: u8, contacts: &[Contact]) {
         self.need = need;
-        let entry = |(name, account): &(String, AccountId)| ContactName {
-            name: name.as_bytes().to_vec().into(),
-            account: *account,
-        };
-        self.contacts = contacts.iter().map(entry).collect();
+        self.contacts = contacts.to_vec();
     }
 
     /// Returns the shares that this account keeps for others, sealed to it.

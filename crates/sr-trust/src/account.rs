@@ -304,6 +304,12 @@ impl Account {
         }
     }
 
+    /// Returns the blocks that have begun something that waits, or what opens the next wait.
+    pub fn waits(&self) -> impl Iterator<Item = u64> {
+        let kit_removal = Some(self.state.kit_removal).filter(|seq| *seq > 0);
+        self.state.starts.iter().map(|start| start.seq).chain(kit_removal)
+    }
+
     /// Returns how many seconds something waits that the block `seq` began.
     #[must_use]
     pub fn delay_s(&self, seq: u64) -> Option<u64> {

@@ -111,8 +111,25 @@ fn rm(args: &Args) -> Result<Done, Failure> {
 
 fn ls(args: &Args) -> Result<Done, Failure> {
     let mut client = client(args)?;
-    let (need, names) = client.contacts()?;
+    let (need, contacts) = client.contacts()?;
     let kept = client.kept_shares()?;
+    let names: Vec<String> = contacts.iter().map(sr_client::Contact::name).collect();
+    let (mut warnings, mut code) = (Vec::new(), 0);
+    for contact in &contacts {
+        let name = printable(&contact.name()).to_string();
+        match client.contact_has_removed(contact) {
+            Ok(false) => {}
+            Ok(true) => warnings.push(format!(
+                "{name} has taken a device out since they are your contact. If it was stolen, choose your contacts \
+                 anew: strongroom recovery contacts set"
+            )),
+            Err(error) => {
+                let failure = Failure::from(error);
+                code = code.max(failure.exit);
+                warnings.push(format!("{name} could not be looked up: {}", failure.title));
+            }
+        }
+    }
     let mut text = if names.is_empty() {
         "You have no contacts: strongroom recovery contacts set\n".to_owned()
     } else {
@@ -128,7 +145,7 @@ fn ls(args: &Args) -> Result<Done, Failure> {
         .map(|share| json!({ "name": share.name, "account": share.account.to_string() }))
         .collect();
     let data = json!({ "need": need, "contacts": names, "contact_of": of });
-    Ok(Done::new(text.trim_end().to_owned(), data))
+    Ok(Done::new(text.trim_end().to_owned(), data).with_warnings(warnings, code))
 }
 
 fn accept(args: &Args, share: &Path) -> Result<Done, Failure> {

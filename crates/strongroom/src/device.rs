@@ -95,6 +95,15 @@ fn revoke(args: &Args, device: &str) -> Result<Done, Failure> {
             time(newest)
         ),
     };
+    let left_out: Vec<String> = revoked.left_out.iter().map(|device| device.to_string()).collect();
+    let warnings = left_out.iter().map(|device| {
+        format!(
+            "{} got no new keys, because the log does not show yet that it was added: take it out, too, and \
+             link it again, or find out who has added it",
+            &device[..9]
+        )
+    });
+    let warnings = warnings.collect();
     let text = format!(
         "ok  {} is taken out: it reads nothing that is stored from now on, and writes nothing\n\
          {could_read}\n\
@@ -106,8 +115,9 @@ fn revoke(args: &Args, device: &str) -> Result<Done, Failure> {
         "device": to_json(&revoked.device),
         "could_read_snapshots": revoked.snapshots,
         "could_read_until_s": revoked.newest_s,
+        "left_out": left_out,
     });
-    Ok(Done::new(text, data))
+    Ok(Done::new(text, data).with_warnings(warnings, 0))
 }
 
 /// The side of the device that is in the account already.
@@ -203,7 +213,15 @@ pub(crate) fn waiting_warnings(client: &sr_client::Client) -> Vec<String> {
             time(waiting.until_s)
         )
     });
-    begun.chain(gated).collect()
+    let new = client.new_devices().unwrap_or_default().into_iter().map(|(device, name)| {
+        let device = &device.to_string()[..9];
+        let name = name.map_or_else(String::new, |name| format!("{}, ", printable(&name)));
+        format!(
+            "a device was added to your account within a week: {name}{device}. If it is not yours, take it out: \
+             strongroom device revoke {device}"
+        )
+    });
+    begun.chain(gated).chain(new).collect()
 }
 
 fn name(device: &DeviceEntry) -> String {

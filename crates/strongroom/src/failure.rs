@@ -1,5 +1,7 @@
 //! What a failing command says: what happened, what it means, what was done, what to do.
 
+mod contacts;
+
 use std::error::Error;
 
 use sr_client::ClientError;
@@ -260,6 +262,9 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let title = with_causes(&error);
+        if let Some(failure) = contacts::failure(&error, &title) {
+            return failure;
+        }
         let make = |code, exit, meaning, did, next: &str| Self {
             code,
             exit,
@@ -336,48 +341,31 @@ impl From<ClientError> for Failure {
                 NOTHING_DONE,
                 "For another server, use another profile: `strongroom --profile NAME join …`.",
             ),
-            ClientError::ContactsReplaced => make(
-                "CONTACTS_REPLACED",
-                exit::WRONG_KIT,
-                "The account has other contacts now, or none.",
-                "Nothing was released.",
-                "Ask the newer contacts, or use the recovery kit.",
-            ),
-            ClientError::ContactsWrong => make(
-                "CONTACTS_WRONG",
-                exit::USAGE,
-                "One contact alone would be a second kit in somebody else's hands.",
-                NOTHING_DONE,
-                "Name at least two different people, and how many of them are needed with --need.",
-            ),
-            ClientError::ContactText => make(
-                "CONTACT_TEXT",
-                exit::WRONG_KIT,
-                "Cards, shares, requests and answers are each for one purpose and one receiver.",
-                NOTHING_DONE,
-                "Ask for the file again; send it as a file, not as part of a message.",
-            ),
-            ClientError::NoRequest => make(
-                "NO_REQUEST",
-                exit::CONFLICT,
-                "Contacts' answers are sealed to the request of one device.",
-                NOTHING_DONE,
-                "Make one with `strongroom recovery request --out FILE`, and give it to your contacts; or run \
-                 this where you made it, with the same HOME and --profile.",
-            ),
-            ClientError::SharesWrong { .. } => make(
-                "SHARES_WRONG",
-                exit::WRONG_KIT,
-                "Fewer shares than needed tell nothing at all.",
-                "Nothing was sent.",
-                "Ask further contacts; all answers must be to this device's request.",
-            ),
             ClientError::KitFirst => make(
                 "KIT_FIRST",
                 exit::CONFLICT,
                 "Contacts are chosen with the kit, so that a thief of a device can't choose theirs.",
                 NOTHING_DONE,
                 "Make one: `strongroom recovery kit`.",
+            ),
+            ClientError::NotLogged { why } => make(
+                "NOT_LOGGED",
+                exit::UNREACHABLE,
+                "Whatever is added to the account is in the server's log for everybody to see before anything is built \
+                 on it. That takes a second or two; the server may be slow, or hide something.",
+                NOTHING_DONE,
+                &format!(
+                    "{}Run the command again in a minute. If it stays, ask the server's operator.",
+                    why.map_or_else(String::new, |why| format!("{why}. "))
+                ),
+            ),
+            ClientError::LeftOut => make(
+                "LEFT_OUT",
+                exit::CONFLICT,
+                "Another device has taken one out, and the log did not show yet that this one was added. What was \
+                 stored since can't be read here.",
+                "Nothing was sent.",
+                "On another device: `strongroom device revoke` for this one. Then link it anew, in a new profile.",
             ),
             ClientError::DeviceRemoved => make(
                 "DEVICE_REMOVED",

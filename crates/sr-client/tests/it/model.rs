@@ -24,6 +24,7 @@ use sr_client::{
 };
 use sr_crypto::Hash;
 use sr_keys::{DeviceKeys, KeyBlock};
+use sr_server::{Server, Stores};
 use sr_store::{
     Blocks, Caps, MemoryBlobs, MemoryMeta, MetaStore, NewBlocks, PackRecord, StoreError, Swapped,
 };
@@ -36,7 +37,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     attacks::ONE_AT_A_TIME,
-    network::{dialer, simulated},
+    network::{SimulatedNetwork, dialer, server, simulated_invite},
     world::clock,
 };
 
@@ -356,7 +357,13 @@ impl Model {
         let clock = moving(&ahead);
         let blobs = Arc::new(MemoryBlobs::default());
         let meta: Arc<dyn MetaStore> = Arc::clone(&liar) as Arc<dyn MetaStore>;
-        let (runtime, network, invite) = simulated(meta, blobs, Caps::default(), clock.clone());
+        let (invite, vouchers) = simulated_invite();
+        meta.add_vouchers(&vouchers).expect("adds");
+        let stores = Stores { meta, blobs };
+        let server = Arc::new(server(&stores, Caps::default(), &clock));
+        publish_quickly(&server);
+        let network = SimulatedNetwork::new();
+        let runtime = network.serve(server);
         let dialer = dialer(&network);
         let first = dir.path().join("0");
         std::fs::create_dir(dir.path().join("folder")).expect("makes");
@@ -690,6 +697,18 @@ impl Model {
         self.devices.retain(|device| truth.is_full(device.id));
         true
     }
+}
+
+/// Has a server add to its log at once, as long as it runs: a life has hundreds of steps.
+fn publish_quickly(server: &Arc<Server>) {
+    let server = Arc::downgrade(server);
+    std::thread::spawn(move || {
+        while let Some(server) = server.upgrade() {
+            server.publish();
+            drop(server);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 #[test]

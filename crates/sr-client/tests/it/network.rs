@@ -114,10 +114,10 @@ impl SimulatedNetwork {
     }
 
     /// Lets `server` listen, in place of the one before, as long as the runtime lives.
-    pub(crate) fn serve(&self, server: Server) -> Runtime {
+    pub(crate) fn serve(&self, server: impl Into<Arc<Server>>) -> Runtime {
         let runtime = Runtime::new().expect("runtime");
         let (to_server, accepted) = unbounded_channel();
-        runtime.spawn(Arc::new(server).serve(SimulatedListener(accepted)));
+        runtime.spawn(server.into().serve(SimulatedListener(accepted)));
         *self.to_server.lock().expect("lock") = to_server;
         runtime
     }

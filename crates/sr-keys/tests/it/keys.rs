@@ -96,7 +96,12 @@ impl House {
         let anchor = Anchor { space: SpaceId([1; 16]), seq: 7, hash: [8; 32] };
         let act = self
             .actor()
-            .remove_device(&self.one, device, vec![anchor], &mut rng(100 + self.account.seq()))
+            .remove_device(
+                &self.one,
+                (device, &[]),
+                vec![anchor],
+                &mut rng(100 + self.account.seq()),
+            )
             .expect("removes");
         self.take(&act);
     }

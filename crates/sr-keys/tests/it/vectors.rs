@@ -347,6 +347,20 @@ fn envelopes() {
 
 fn texts() {
     let house = House::new();
-    write_text("contact-card", &ContactCard::of(house.account.id(), &house.secrets).to_string());
+    let card = ContactCard {
+        account: house.account.id(),
+        address: b"cloud.example:7443".to_vec().into(),
+        card: [2; 32],
+        policy: Vec::new().into(),
+    };
+    write_text("contact-card", &card.to_string());
+    let policy = b"witness w w+00000000+AQ==\nquorum none\n".to_vec().into();
+    let with_policy = ContactCard { policy, ..card.clone() };
+    write("contact-card", "valid", "with-a-policy", with_policy.to_string().as_bytes());
+    let no_text = || vec![0xff, 0xfe].into();
+    let odd = ContactCard { address: no_text(), ..card.clone() };
+    write("contact-card", "invalid", "address-is-no-text", odd.to_string().as_bytes());
+    let odd = ContactCard { policy: no_text(), ..card };
+    write("contact-card", "invalid", "policy-is-no-text", odd.to_string().as_bytes());
     write_text("help-request", &HelpRequest::of(&house.one).to_string());
 }

@@ -69,7 +69,7 @@ impl Pair {
         let anchors = vec![Anchor { space: SPACE, seq: at.seq, hash: at.hash() }];
         let before = account.clone();
         let act = Actor { account: &account, keys: &secrets, time_s: 2 }
-            .remove_device(&one, two.id(), anchors, &mut rng)
+            .remove_device(&one, (two.id(), &[]), anchors, &mut rng)
             .expect("removes");
         account.extend(&parse(&act.block)).expect("verifies");
         let key_block = act.key_block.expect("a removal has one");
