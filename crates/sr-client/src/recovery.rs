@@ -144,6 +144,8 @@ impl Client {
         let act = keys.actor(now_s)?.start_change(&keys.device, self.policy_with(kit));
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        // From when witnesses have seen it.
+        self.wait_logged()?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
     }
 
@@ -282,6 +284,8 @@ impl Client {
         let act = keys.actor(now_s)?.start_recovery((kept.role(), &by), &keys.device, stolen);
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
+        // From when witnesses have seen it.
+        self.wait_logged()?;
         Ok(now_s + u64::from(keys.account.policy().delay_s))
     }
 

@@ -288,6 +288,10 @@ impl Client {
             PendingAct::new(act, None),
             &self.clock,
         )?;
+        if kit.is_none() {
+            // From when witnesses have seen it.
+            self.wait_logged()?;
+        }
         self.refresh()?;
         let waits_s = u64::from(keys.account.policy().delay_s);
         Ok(kit.is_none().then_some(now_s + waits_s))

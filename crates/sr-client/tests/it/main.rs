@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that fails panics")]
 
 mod accounts;
+mod additions;
 mod attacks;
 mod backup;
 mod browse;

@@ -29,11 +29,11 @@ const DAY_S: u64 = 86_400;
 pub(crate) struct Watch {
     runtime: Option<Runtime>,
     witness: Arc<Witness>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Watch {
-    fn start(dir: &Path, world: &World, address: SocketAddr) -> Self {
+    pub(crate) fn start(dir: &Path, world: &World, address: SocketAddr) -> Self {
         let runtime = Runtime::new().expect("runtime");
         let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
         let witness = Witness::open(dir, Some(&mut rng), world.clock()).expect("opens");
@@ -44,7 +44,7 @@ impl Watch {
         Self { runtime: Some(runtime), witness, address }
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
@@ -106,7 +106,7 @@ impl World {
         until("it is relied on", || Some(shown()).filter(|log| log.unwitnessed.is_some()))
     }
 
-    fn settled_as(&self, profile: &Path) -> LogState {
+    pub(crate) fn settled_as(&self, profile: &Path) -> LogState {
         let shown = || log_of(&mut Client::open(profile, clock()).expect("opens"));
         let is_settled = |log: &LogState| log.missing == 0 && log.withheld.is_none();
         until("the log lacks something, or is not relied on", || Some(shown()).filter(is_settled))
