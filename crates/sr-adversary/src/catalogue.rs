@@ -51,6 +51,8 @@ pub enum Victim {
     PhoneApart,
     /// Somebody who has nothing but the recovery kit.
     Paper,
+    /// Somebody who makes the account a recovery contact.
+    Neighbour,
     /// Somebody who reads the public log, without an account.
     Stranger,
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Victim {
             Self::Frozen => "phone of yesterday, two days later",
             Self::PhoneApart => "phone that was shown another day",
             Self::Paper => "device restored from the kit",
+            Self::Neighbour => "neighbour who wants it as a contact",
             Self::Stranger => "reader of the log",
         })
     }
@@ -147,7 +150,7 @@ const fn not_yet(id: &'static str, name: &'static str, verdict: Verdict, why: &'
 
 use Misbehaviour as Is;
 use Verdict::{Alarm, Blind, Label, Refuse};
-use Victim::{Asked, Frozen, Laptop, OldPhone, Paper, Phone, PhoneApart};
+use Victim::{Asked, Frozen, Laptop, Neighbour, OldPhone, Paper, Phone, PhoneApart};
 
 const IN_TESTS: &str =
     "needs keys that an operator does not have; played in the tests of this project";
@@ -260,7 +263,7 @@ pub const CATALOGUE: &[Row] = &[
         Attack {
             shows: Day::Today,
             ways: ghosts,
-            victims: &[Laptop, OldPhone, Paper],
+            victims: &[Laptop, OldPhone, Paper, Neighbour],
             checks: &[Is::BlockForged, Is::KeyBlockSwapped, Is::LogNotOwn],
         },
     ),
@@ -484,14 +487,15 @@ fn other_key_blocks(_: &Path) -> Result<Vec<Way>, AdversaryError> {
     Ok(vec![
         Way::new("gives another account's key", |data| {
             let database = open(data)?;
-            let keys: Vec<Vec<u8>> = {
-                let mut query = database.prepare(KEY_BLOCKS.0)?;
-                query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+            let keys: Vec<(Vec<u8>, Vec<u8>)> = {
+                let mut query = database.prepare("SELECT account, key_block FROM accounts")?;
+                let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                rows.collect::<rusqlite::Result<_>>()?
             };
-            let [a, b] = &keys[..] else { return Err(AdversaryError::Nothing("two accounts")) };
-            let exchange =
-                "UPDATE accounts SET key_block = CASE key_block WHEN ?1 THEN ?2 ELSE ?1 END";
-            database.execute(exchange, [a, b])?;
+            for ((account, _), (_, other)) in keys.iter().zip(keys.iter().cycle().skip(1)) {
+                let give = "UPDATE accounts SET key_block = ?2 WHERE account = ?1";
+                database.execute(give, [account, other])?;
+            }
             Ok(())
         }),
         Way::new("changes the account's key", |data| change(data, KEY_BLOCKS, |bytes| flip(bytes))),

@@ -129,6 +129,7 @@ pub fn play_honest(scene: &Scene) -> Result<Vec<Try>, AdversaryError> {
             Victim::Phone,
             Victim::OldPhone,
             Victim::Paper,
+            Victim::Neighbour,
             Victim::Stranger,
         ],
         checks: &[],
@@ -170,6 +171,7 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
         Victim::Phone => scene.kept(Day::Today).join("phone"),
         Victim::OldPhone | Victim::Frozen => scene.kept(Day::Yesterday).join("phone"),
         Victim::PhoneApart => scene.apart(),
+        Victim::Neighbour => scene.kept(Day::Today).join("neighbour"),
         Victim::Paper => return Ok(judge(from_paper(scene, place))),
         Victim::Stranger => return Ok(judge(read_log(scene))),
     };
@@ -180,6 +182,9 @@ fn come(scene: &Scene, place: &Path, victim: Victim) -> Result<Happened, Adversa
     if victim == Victim::Frozen {
         let later = Client::open(&profile, Arc::new(|| clock()() + 2 * DAY_S));
         return Ok(judge(later.and_then(build_on)));
+    }
+    if victim == Victim::Neighbour {
+        return Ok(judge(Client::open(&profile, clock()).and_then(|client| trust(scene, client))));
     }
     // What a device has on its disk, no operator changes.
     let cache = profile.join("cache");
@@ -212,6 +217,16 @@ fn ask(scene: &Scene, mut client: Client) -> Result<Happened, ClientError> {
 fn build_on(mut client: Client) -> Result<Happened, ClientError> {
     client.new_kit()?;
     Ok(Happened::Succeeded("a kit is made of an account that is two days old".into()))
+}
+
+/// The person makes the account a recovery contact: a share is sealed to it.
+fn trust(scene: &Scene, mut client: Client) -> Result<Happened, ClientError> {
+    let neighbour = &scene.neighbour;
+    client.set_contacts(&neighbour.kit, 2, &neighbour.contacts, |_| Ok(()))?;
+    let (_, contacts) = client.contacts()?;
+    let is_known = contacts.first().is_some_and(|contact| contact.seq == neighbour.seq);
+    let what = "a share is sealed to what no device of the contact has signed";
+    Ok(if is_known { Happened::Nothing } else { Happened::Succeeded(what.into()) })
 }
 
 fn from_paper(scene: &Scene, place: &Path) -> Result<Happened, ClientError> {
@@ -271,7 +286,9 @@ fn wrong_files(
 fn judge(read: Result<Happened, ClientError>) -> Happened {
     match read {
         Ok(happened) => happened,
-        Err(ClientError::Misbehaviour(check)) => Happened::Refused(check),
+        Err(ClientError::Misbehaviour(check) | ClientError::Contact { refused: check, .. }) => {
+            Happened::Refused(check)
+        }
         Err(error) => Happened::Stopped(error.to_string()),
     }
 }

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sr_client::{Client, ClientError, Clock, DeviceKind, Kit, Linking, LogReader, Progress};
+use sr_client::{
+    Client, ClientError, Clock, ContactCard, DeviceKind, Kit, Linking, LogReader, Progress,
+};
 use sr_crypto::{KeyedHasher, Secret32};
 use sr_server::{
     DataDir, DataLock, Server as Routes, Stores, TlsListener, add_invite, add_witness, log_keys,
@@ -133,6 +135,18 @@ pub struct Scene {
     pub(crate) snapshots: usize,
     /// How many devices there are today.
     pub(crate) devices: usize,
+    /// A neighbour, who wants the account as a contact.
+    pub(crate) neighbour: Neighbour,
+}
+
+/// Somebody with an account of their own.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) kit: Kit,
+    /// The account, and somebody else.
+    pub(crate) contacts: Vec<(String, ContactCard)>,
+    /// The account's newest change, as its devices know it.
+    pub(crate) seq: u64,
 }
 
 impl Scene {
@@ -153,11 +167,12 @@ impl Scene {
         drop(server);
         scene.keep(Day::Yesterday)?;
         let server = Server::start(&scene.now.join("server"), address, 0)?;
-        scene.second_day()?;
+        let neighbour = scene.second_day()?;
         drop(server);
         scene.keep(Day::Today)?;
         scene.fork()?;
-        Ok(Self { dir: dir.to_owned(), address, witness, kit, snapshots: 2, devices: 2 })
+        let dir = dir.to_owned();
+        Ok(Self { dir, address, witness, kit, snapshots: 2, devices: 2, neighbour })
     }
 
     /// Returns the folder that was backed up, as it is today.
@@ -205,14 +220,21 @@ impl Making {
         Ok(kit)
     }
 
-    fn second_day(&self) -> Result<(), AdversaryError> {
+    fn second_day(&self) -> Result<Neighbour, AdversaryError> {
         self.link("tablet")?;
         self.open("laptop")?.revoke_device("tablet")?;
         fs::write(self.dir.join("folder/letters/answer.txt"), "Nor this.\n")?;
         fs::write(self.dir.join("folder/second photo"), noise(2, 3_000_000))?;
         self.open("laptop")?.backup(None, &Progress::default())?;
-        self.join("neighbour")?;
-        self.all_know()
+        let aunt = self.join("aunt")?.contact_card()?;
+        let mut neighbour = self.join("neighbour")?;
+        let (kit, _) = neighbour.new_kit()?;
+        neighbour.set_kit(&kit, None)?;
+        drop(neighbour);
+        self.all_know()?;
+        let mut laptop = self.open("laptop")?;
+        let contacts = vec![("laptop".into(), laptop.contact_card()?), ("aunt".into(), aunt)];
+        Ok(Neighbour { kit, contacts, seq: laptop.chain()?.seq })
     }
 
     /// The operator shows the phone yesterday's server, and takes what it writes there.
@@ -230,8 +252,11 @@ impl Making {
 
     fn keep(&self, day: Day) -> Result<(), AdversaryError> {
         let kept = self.dir.join(day.dir());
-        for what in ["server", "witness", "laptop", "phone"] {
-            copy_all(&self.now.join(what), &kept.join(what))?;
+        for what in ["server", "witness", "laptop", "phone", "neighbour"] {
+            let from = self.now.join(what);
+            if from.exists() {
+                copy_all(&from, &kept.join(what))?;
+            }
         }
         Ok(())
     }

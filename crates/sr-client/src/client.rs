@@ -293,6 +293,7 @@ impl Client {
     fn refresh_once(&mut self) -> Result<(), ClientError> {
         self.sync()?;
         self.check_freshness()?;
+        self.meet_devices()?;
         if self.profile.sealed()?.is_some() {
             return Ok(());
         }
@@ -493,6 +494,7 @@ impl Client {
         self.lost_packs = ran.lost.len() as u64;
         self.unmended = ran.unmended;
         self.send_freshness()?;
+        self.tell()?;
         Ok(ran.reports)
     }
 

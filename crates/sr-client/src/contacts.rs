@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use sr_keys::{Contact, ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
 use sr_trust::{Device, Policy};
-use sr_wire::AccountId;
+use sr_wire::{AccountId, SignedCard, card_hash};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -44,6 +44,7 @@ impl Client {
             address: invite.address.into_bytes().into(),
             card: invite.card_hash,
             policy: policy.into_bytes().into(),
+            log: self.told_note()?.into(),
         })
     }
 
@@ -84,9 +85,13 @@ impl Client {
             name: self.profile.name()?.unwrap_or_default(),
             address: invite.address,
             card: invite.card_hash,
+            log: self.told_note()?,
         };
         let (keys, shares) = Share::deal(&template, need, contacts.len(), &mut os_rng());
         self.require_kit(kit)?;
+        for (_, card) in contacts {
+            self.meet(card.log.as_slice())?;
+        }
         let (mut texts, mut chosen) = (Vec::new(), Vec::new());
         for (share, (name, card)) in shares.iter().zip(contacts) {
             let theirs = self.look_up(name, card, None)?;
@@ -126,6 +131,10 @@ impl Client {
     ///
     /// **Errors** those of [`Client::set_contacts`].
     pub fn contact_has_removed(&mut self, contact: &Contact) -> Result<bool, ClientError> {
+        // On one's own server the log, which this device has anyway, says whether there is anything to ask for.
+        if self.is_unchanged(contact)? {
+            return Ok(false);
+        }
         let known = Some((contact.seq, contact.block));
         let theirs = self.look_up(&contact.name(), &contact.card, known)?;
         let is_since = |device: &Device| device.removed.is_some_and(|(seq, _)| seq > contact.seq);
@@ -139,6 +148,7 @@ impl Client {
         self.refresh()?;
         self.require_full()?;
         let share = self.open_share(text)?;
+        self.meet(share.log.as_slice())?;
         self.giving_back(|client| {
             let (profile, remote) = (&mut client.profile, &client.root_remote);
             root::update(profile, remote, &client.clock, |record| record.add_share(text))
@@ -160,7 +170,12 @@ impl Client {
         let shares = self.shares()?;
         let share = shares.iter().rev().find(|share| share.account == owner);
         let missing = || ClientError::NotFound("share for them here".into());
-        share.ok_or_else(missing)?.answer(request).map_err(|_| ClientError::ContactText)
+        let mut share = share.ok_or_else(missing)?.clone();
+        let is_ours = |signed: &SignedCard| card_hash(&signed.card) == share.card;
+        if self.profile.cards()?.iter().any(is_ours) {
+            share = share.with_log(self.told_note()?);
+        }
+        share.answer(request).map_err(|_| ClientError::ContactText)
     }
 
     /// Begins to ask contacts for help, on a device without anything: the request is the same until
@@ -226,7 +241,9 @@ impl Client {
         if !kept.is_in(view.account.policy()) {
             return Err(ClientError::ContactsReplaced);
         }
-        let from = Restored { address: &address, card: first.card, view, device, device_name };
+        let heard = shares.iter().map(|share| share.log.as_slice().to_vec()).collect();
+        let from =
+            Restored { address: &address, card: first.card, view, device, device_name, heard };
         let restored = Self::restored(dir, from, &kept, &remote, clock);
         if crate::is_joined(dir) {
             // The same keys are in the key file now.

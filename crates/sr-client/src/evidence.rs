@@ -192,21 +192,28 @@ fn log_proofs(
     shown: &Shown,
     refused: Misbehaviour,
 ) -> Result<Vec<Proof>, ClientError> {
-    let known = profile.log()?.map(|known| known.checkpoint);
     let note = || VLBytes::from(shown.note.clone());
-    Ok(match (refused, known) {
-        (Misbehaviour::LogForked, Some(known)) => {
-            let old: VLBytes = profile.log_note()?.into();
-            if known.size() == shown.checkpoint.size() {
-                vec![Proof::Fork { one: old, other: note() }]
-            } else {
-                vec![Proof::ForkByPrefix { old, new: whole(remote, shown)? }]
+    Ok(match refused {
+        Misbehaviour::LogForked => {
+            let own = profile.log()?.map(|known| known.checkpoint);
+            let own = own.into_iter().zip([profile.log_note()?]);
+            let heard = profile.heard(&shown.card)?.into_iter();
+            let known = own.chain(heard.map(|heard| (heard.checkpoint, heard.note)));
+            let mut proofs = Vec::new();
+            for (known, old) in known {
+                let old = old.into();
+                if known.size() == shown.checkpoint.size() {
+                    proofs.push(Proof::Fork { one: old, other: note() });
+                } else if known.size() < shown.checkpoint.size() {
+                    proofs.push(Proof::ForkByPrefix { old, new: whole(remote, shown)? });
+                }
             }
+            proofs
         }
-        (Misbehaviour::LogRuleBroken, _) => {
+        Misbehaviour::LogRuleBroken => {
             vec![Proof::RuleBroken { log: whole(remote, shown)? }]
         }
-        (Misbehaviour::ReceiptBroken, _) => {
+        Misbehaviour::ReceiptBroken => {
             let log = whole(remote, shown)?;
             let broken = |receipt| Proof::ReceiptBroken { receipt, log: log.clone() };
             profile.receipts()?.into_iter().map(|(_, receipt)| broken(receipt)).collect()

@@ -51,6 +51,7 @@ impl Client {
         if !self.is_due(&state, now_s)? {
             return Ok(());
         }
+        let note = self.told_note()?;
         // Saved before it is sent: an entry without its state would look like a rollback. Of each number there is
         // one state: whoever comes second sends what the first has saved.
         let record = root::update(&mut self.profile, &self.root_remote, &self.clock, |record| {
@@ -58,6 +59,7 @@ impl Client {
                 |saved: &Freshness| saved.generation == state.generation && saved.seq >= state.seq;
             if !record.freshness().is_some_and(is_there) {
                 record.set_freshness(state.clone());
+                record.tell(keys.device.id(), &note, now_s);
             }
         })?;
         let Some(saved) = record.freshness().filter(|saved| saved.seq == next) else {

@@ -22,6 +22,7 @@ mod exclude;
 mod file;
 mod freshness;
 mod give_back;
+mod gossip;
 mod heads;
 #[cfg(test)]
 mod hiding;

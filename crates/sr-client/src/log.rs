@@ -266,7 +266,7 @@ pub(crate) fn bundle(remote: &Remote, from: u64, size: u64) -> Result<Vec<Vec<u8
 }
 
 /// Opens a note, which the log of a card must have signed.
-fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Opened, Misbehaviour> {
+pub(crate) fn open(card: &Card, note: &[u8], now_s: u64) -> Result<Opened, Misbehaviour> {
     // SR-034
     let unsigned = Misbehaviour::LogUnsigned;
     let keys = log_keys(card).ok_or(unsigned)?;

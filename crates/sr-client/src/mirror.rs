@@ -98,6 +98,12 @@ pub(crate) fn follow(
     let is_read = known.as_ref().is_some_and(|known| {
         known.checkpoint == shown.checkpoint && known.frontier.size() == state.size
     });
+    let accepted = known.as_ref().map(|known| &known.checkpoint);
+    let heard = profile.heard(&shown.card)?;
+    let heard = heard.iter().map(|heard| &heard.checkpoint);
+    let all = accepted.into_iter().chain(&relied.asked).chain(heard).collect();
+    let follow = Follow { to: &shown.checkpoint, known: all };
+    follow.refuse_less()?;
     let (newest, card, read) = if is_read {
         (profile.newest_logged(&own)?, profile.newest_logged(&shown.card_key())?, None)
     } else {
@@ -106,9 +112,6 @@ pub(crate) fn follow(
             None => Mirror::default(),
         };
         let (mut changed, mut entries, mut is_ahead) = (HashSet::new(), Vec::new(), false);
-        let accepted = known.as_ref().map(|known| &known.checkpoint);
-        let all = accepted.into_iter().chain(&relied.asked).collect();
-        let follow = Follow { to: &shown.checkpoint, known: all };
         let unknown = follow.read(remote, &mut mirror, |mirror, taken, entry| {
             let place = mirror.size() - 1;
             if is_kept(place, state.size) {
@@ -364,9 +367,12 @@ impl Profile {
             }
             let set = "INSERT OR REPLACE INTO state VALUES ('log', ?1)";
             transaction.execute(set, [encode(&row)])?;
-            // Only a log that was read is one that was accepted.
-            let ask = if read.is_some() { "unasked" } else { "" };
-            transaction.execute("DELETE FROM state WHERE key = ?1", [ask]).map(drop)
+            // Only a log that was read is one that was accepted, and continues what others have seen.
+            if read.is_some() {
+                let compared = "DELETE FROM state WHERE key IN ('unasked', 'heard')";
+                transaction.execute(compared, [])?;
+            }
+            Ok(())
         })
     }
 

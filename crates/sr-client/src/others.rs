@@ -4,12 +4,12 @@
 use std::{sync::Arc, thread, time::Instant};
 
 use sr_crypto::Hash;
-use sr_keys::ContactCard;
+use sr_keys::{Contact, ContactCard};
 use sr_tlog::Policy;
 use sr_trust::{Account, Block, Mirror, Op, Verified, policy_hash};
 use sr_wire::{
     Misbehaviour, SignedCard, card_hash,
-    log::{Key, Newest},
+    log::{Key, Newest, block_commit},
 };
 
 use crate::{
@@ -48,6 +48,14 @@ impl Client {
                 done => return done,
             }
         }
+    }
+
+    /// Returns whether the log of this account's server shows that a contact's account is as it was.
+    pub(crate) fn is_unchanged(&self, contact: &Contact) -> Result<bool, ClientError> {
+        let account = contact.card.account;
+        let value = block_commit(account, &contact.block);
+        let newest = self.profile.newest_logged(&Key::account(account))?;
+        Ok(newest == Some(Newest { seq: contact.seq, value }))
     }
 
     fn try_look_up(

@@ -222,7 +222,8 @@ impl Client {
         let opened = open_kit(&remote, kit, None)?;
         let card = opened.envelope.card;
         let device = DeviceKeys::generate(&mut os_rng());
-        let from = Restored { address, card, view: opened.view, device, device_name };
+        let heard = Vec::new();
+        let from = Restored { address, card, view: opened.view, device, device_name, heard };
         Self::restored(dir, from, &kit.to_kept(), &remote, clock)
     }
 
@@ -255,6 +256,7 @@ impl Client {
                 kept: Some(kept),
             },
         )?;
+        profile.hear(from.heard.iter().map(Vec::as_slice))?;
         adopt_spaces(&mut profile)?;
         let mut client = Self::new(profile, remote.pinned(card_hash), clock);
         client.make_space(client.profile.keys.root()?, &client.root_remote)?;
@@ -557,6 +559,8 @@ pub(crate) struct Restored<'a> {
     pub(crate) view: account::FirstView,
     pub(crate) device: DeviceKeys,
     pub(crate) device_name: &'a str,
+    /// What contacts were shown of the server's log.
+    pub(crate) heard: Vec<Vec<u8>>,
 }
 
 struct OpenedKit {

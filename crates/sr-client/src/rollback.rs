@@ -132,6 +132,7 @@ impl Client {
             self.accept_older()?;
         }
         if rollback.unwitnessed.is_some() {
+            self.profile.unset("heard")?;
             return self.profile.unset("unasked");
         }
         let snapshots = rollback.snapshots.len() as u64;

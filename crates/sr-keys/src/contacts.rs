@@ -18,8 +18,8 @@ const SHARE_PREFIX: &str = "strongroom-share1:";
 const REQUEST_PREFIX: &str = "strongroom-help1:";
 const ANSWER_PREFIX: &str = "strongroom-helped1:";
 const CHECK_LEN: usize = 4;
-/// A card may have a witness policy in it.
-const TEXT_LEN_MAX: usize = 4 * 1024 + limits::POLICY_LEN_MAX;
+/// A card may have a witness policy and a checkpoint in it.
+const TEXT_LEN_MAX: usize = 4 * 1024 + limits::POLICY_LEN_MAX + limits::CHECKPOINT_LEN_MAX;
 /// Words by which two people compare a request.
 const WORDS: usize = 6;
 
@@ -35,6 +35,9 @@ pub struct ContactCard {
     pub card: Hash,
     /// The text of the witness policy that the account has chosen; empty if it has chosen none.
     pub policy: VLBytes,
+    /// The newest checkpoint of that server's log that their device has accepted, as the log has signed it; empty
+    /// before the first.
+    pub log: VLBytes,
 }
 
 impl ContactCard {
@@ -78,6 +81,9 @@ pub struct Share {
     pub need: u8,
     /// The id of the key that the shares yield, against which they are checked.
     pub key: DeviceId,
+    /// The newest checkpoint of that server's log that whoever gives this has accepted, as the log has signed it; or
+    /// empty.
+    pub log: VLBytes,
     share: VLBytes,
 }
 
@@ -98,6 +104,8 @@ pub struct ShareTemplate {
     pub address: String,
     /// Hash of its server's card.
     pub card: Hash,
+    /// The newest checkpoint of its log that the owner's device has accepted.
+    pub log: Vec<u8>,
 }
 
 impl Share {
@@ -120,6 +128,7 @@ impl Share {
                 card: template.card,
                 need,
                 key,
+                log: template.log.clone().into(),
                 share: share.to_vec().into(),
             })
             .collect();
@@ -133,6 +142,12 @@ impl Share {
         let key = contact.key().sealing.as_slice();
         let sealed = seal_to(key, labels::CONTACT_SHARE, b"", &encode(self))?;
         Ok(to_text(SHARE_PREFIX, &sealed))
+    }
+
+    /// Returns the share with a newer checkpoint.
+    #[must_use]
+    pub fn with_log(self, log: Vec<u8>) -> Self {
+        Self { log: log.into(), ..self }
     }
 
     /// Seals the share to somebody who asks for help.
@@ -233,7 +248,7 @@ impl FromStr for HelpRequest {
 
 /// The first 66 bits of a hash, as six of 2,048 words (the English list of BIP 39). Whoever would put
 /// something else in its place needs 2^66 tries for the same words.
-fn words(hash: &Hash) -> Vec<&'static str> {
+pub(crate) fn words(hash: &Hash) -> Vec<&'static str> {
     let list = Language::English.word_list();
     let mut bits = [0; 16];
     bits.copy_from_slice(&hash[..16]);

@@ -13,6 +13,7 @@ mod key_block;
 mod kit;
 mod link;
 mod root;
+mod state;
 mod vault;
 
 pub use account::{AccountKeys, Anchor, Removal};
@@ -24,4 +25,5 @@ pub use key_block::{Granted, KeyBlock};
 pub use kit::{CODE_LEN, CodeError, Envelope, Handover, Kept, Kit, Owner, RecoveryKeys};
 pub use link::{LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
 pub use root::{Contact, KitNote, RootRecord, VaultEntry};
+pub use state::State;
 pub use vault::VaultKeys;

@@ -10,6 +10,8 @@ use crate::{ContactCard, Freshness};
 
 /// No record is longer.
 const RECORD_LEN_MAX: usize = 4 << 20;
+/// So many devices tell what they were shown; it is about 4 KB each.
+const TOLD_MAX: usize = 8;
 
 /// One of the account's vaults.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -95,6 +97,16 @@ struct Later {
     policies: Vec<VLBytes>,
     /// The newest state that is in the log, or on its way there.
     freshness: Option<Freshness>,
+    /// What devices have been shown of the server's log, the newest last.
+    told: Vec<Told>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Told {
+    device: DeviceId,
+    time_s: u64,
+    /// A checkpoint, as the log has signed it.
+    note: VLBytes,
 }
 
 impl RootRecord {
@@ -208,6 +220,26 @@ impl RootRecord {
     /// Keeps a state in place of the one before.
     pub fn set_freshness(&mut self, state: Freshness) {
         self.later.freshness = Some(state);
+    }
+
+    /// Returns when a device has told what it was shown of the log, in Unix seconds by its clock.
+    #[must_use]
+    pub fn told_s(&self, device: DeviceId) -> Option<u64> {
+        self.later.told.iter().find(|told| told.device == device).map(|told| told.time_s)
+    }
+
+    /// Returns what the other devices were shown of it.
+    pub fn told(&self, this: DeviceId) -> impl Iterator<Item = &[u8]> {
+        let others = self.later.told.iter().filter(move |told| told.device != this);
+        others.map(|told| told.note.as_slice())
+    }
+
+    /// Tells the other devices what this one was shown, in place of what it told before.
+    pub fn tell(&mut self, device: DeviceId, note: &[u8], time_s: u64) {
+        self.later.told.retain(|told| told.device != device);
+        self.later.told.push(Told { device, time_s, note: note.to_vec().into() });
+        let too_many = self.later.told.len().saturating_sub(TOLD_MAX);
+        self.later.told.drain(..too_many);
     }
 
     /// Gives a device a name.

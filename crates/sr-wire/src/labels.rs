@@ -128,6 +128,8 @@ labels! {
     LINK_PLACE = "link-place";
     /// The words of a linking.
     LINK_SAS = "link-sas";
+    /// The words by which two devices of an account compare what they have accepted.
+    DEVICE_COMPARE = "device-compare";
     /// Root of the members who may sign heads.
     MEMBERS = "members";
     /// Origin of a server's log, from its identity key.

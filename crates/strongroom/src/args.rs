@@ -410,6 +410,14 @@ pub(crate) enum HowSmall {
 /// `device …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
+    /// Show six words for what this device has been shown, or compare them with those of another one
+    ///
+    /// Run it on one device, and then with its six words on the other, with no backup in between.
+    Compare {
+        /// The six words that the other device shows
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
     /// Show where the account's history is, which this device has verified from its first step on
     Chain {
         /// Verify it, as is done every time

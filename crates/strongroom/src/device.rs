@@ -7,7 +7,7 @@ use sr_crypto::text::to_hex;
 use crate::{
     args::{Args, DeviceCommand},
     ask::ask_words,
-    failure::Failure,
+    failure::{Failure, exit},
     output::{Done, Output, plural, printable, time},
     status::{client, clock, dir, host_name},
 };
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Args, output: &Output, command: &DeviceCommand) -> Resu
             let kind = if *append_only { DeviceKind::Limited } else { DeviceKind::Full };
             link_new(args, output, server, kind, device_name.as_deref())
         }
+        DeviceCommand::Compare { words } => compare(args, words),
         DeviceCommand::Ls => ls(args, false),
         DeviceCommand::Rename { device, name } => rename(args, device, name),
         DeviceCommand::Revoke { device } => revoke(args, device),
@@ -77,6 +78,37 @@ fn chain(args: &Args) -> Result<Done, Failure> {
         "devices": chain.devices,
     });
     Ok(Done::new(text, data).with_warnings(waiting_warnings(&client), 0))
+}
+
+fn compare(args: &Args, typed: &[String]) -> Result<Done, Failure> {
+    let mut client = client(args)?;
+    let state = client.state()?;
+    let words = state.words();
+    let data = json!({ "words": words, "changes": state.seq + 1 });
+    if typed.is_empty() {
+        let text = format!(
+            "What this device has been shown of your account and its backups, in six words:\n\n    {0}\n\n\
+             Next, on another device: strongroom device compare {0}",
+            words.join(" ")
+        );
+        return Ok(Done::new(text, data).with_warnings(waiting_warnings(&client), 0));
+    }
+    if !typed.iter().map(|word| word.to_lowercase()).eq(words.iter().copied()) {
+        return Err(Failure {
+            code: "DEVICES_DIFFER",
+            exit: exit::INVALID,
+            title: format!("this device shows other words: {}", words.join(" ")),
+            meaning: "One of the two has changed something in between, or the server shows them two histories.",
+            did: "Nothing was changed.",
+            next: vec![
+                "Run it on both again, one right after the other, without words on the first. If they still differ, ask the \
+                 operator over another channel, and do not delete your own files."
+                    .into(),
+            ],
+        });
+    }
+    let text = "ok  both devices have been shown the same account, with the same backups";
+    Ok(Done::new(text.into(), data))
 }
 
 fn rename(args: &Args, device: &str, name: &str) -> Result<Done, Failure> {

@@ -9,6 +9,7 @@ mod backup;
 mod browse;
 mod faults;
 mod freshness;
+mod gossip;
 mod hostile;
 mod keep;
 mod limited;

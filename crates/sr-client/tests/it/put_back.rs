@@ -235,7 +235,7 @@ fn what_is_lost_for_good_is_forgotten_by_those_who_say_so() {
     let mut client = world.client();
     let rollback = client.rollback().expect("compares");
     let lost: Vec<_> = rollback.snapshots.iter().map(|snapshot| snapshot.files).collect();
-    assert_eq!((lost, rollback.states), (vec![2, 2], 2));
+    assert_eq!((lost, rollback.states), (vec![2, 2], 3));
     client.accept_rollback(rollback).expect("goes on");
     assert_eq!(client.snapshots().expect("reads").len(), 1);
     world.write("third", "of another day");
@@ -271,7 +271,7 @@ fn a_state_that_somebody_wrote_on_is_gone_on_with_when_a_person_says_so() {
     is_refused(world.client().snapshots(), Misbehaviour::HeadForked);
     assert_eq!(evidence_files(&world.profile()).expect("lists").len(), 1);
     let rollback = world.client().rollback().expect("compares");
-    assert_eq!((rollback.snapshots.len(), rollback.states), (1, 1));
+    assert_eq!((rollback.snapshots.len(), rollback.states), (1, 2));
     world.client().accept_rollback(rollback).expect("goes on");
     assert_eq!(world.snapshots().len(), 2);
     world.backup();

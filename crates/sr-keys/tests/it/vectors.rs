@@ -294,6 +294,7 @@ fn answers() {
             name: "Ana".into(),
             address: "localhost:7443".into(),
             card: [2; 32],
+            log: Vec::new(),
         };
         Share::deal(&template, need, 3, &mut rng(seed)).1
     };
@@ -352,6 +353,7 @@ fn texts() {
         address: b"cloud.example:7443".to_vec().into(),
         card: [2; 32],
         policy: Vec::new().into(),
+        log: Vec::new().into(),
     };
     write_text("contact-card", &card.to_string());
     let policy = b"witness w w+00000000+AQ==\nquorum none\n".to_vec().into();
