@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Cards, shares, requests and answers have under 5,000 characters.
-const TEXT_LEN_MAX: u64 = 64 * 1024;
+const TEXT_LEN_MAX: u64 = 128 * 1024;
 
 pub(crate) fn run(args: &Args, command: &ContactsCommand) -> Result<Done, Failure> {
     match command {
