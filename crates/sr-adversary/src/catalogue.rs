@@ -333,7 +333,7 @@ pub const CATALOGUE: &[Row] = &[
         "ID-11",
         "make a card and a log for one person",
         Label,
-        "both are in order by themselves; it is noticed when two people compare, which comes later",
+        "both are in order by themselves; found when two people are each other's contacts, which is played in the tests",
     ),
     not_yet("ID-12", "give two devices two roots", Refuse, IN_TESTS),
     not_yet("AV-01", "lock out, or delete, by order", Label, "comes with moving to another server"),
@@ -359,7 +359,7 @@ pub const CATALOGUE: &[Row] = &[
         "AV-05",
         "have a contact fork its own history, to stop all who know it",
         Refuse,
-        "comes with evidence about contacts",
+        "needs a contact's keys; played in the tests of this project",
     ),
     played(
         "AV-06",

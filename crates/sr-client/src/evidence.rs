@@ -7,7 +7,7 @@ use std::{
 };
 
 use sr_crypto::text::to_hex;
-use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
+use sr_trust::{Block, EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
 use sr_wire::{
     Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, limits, log::ENTRY_LEN,
 };
@@ -58,6 +58,35 @@ pub(crate) fn about_cards(profile: &Profile, remote: &Remote) {
     {
         let proof = Proof::TwoCards { other: remote.refused_cards() };
         keep_about(profile, Evidence { made_s: remote.now_s(), cards, proof });
+    }
+}
+
+/// Keeps other cards than those that this device has followed, that a contact's server shows under the same identity.
+/// Returns whether they prove something.
+pub(crate) fn about_others_cards(profile: &Profile, now_s: u64, other: Vec<SignedCard>) -> bool {
+    let Ok(cards) = profile.cards() else { return false };
+    let evidence = Evidence { made_s: now_s, cards, proof: Proof::TwoCards { other } };
+    let is_proven = evidence.verify().is_ok();
+    keep_about(profile, evidence);
+    is_proven
+}
+
+/// Keeps two blocks at one place of a contact's account, if one of its devices has signed both.
+pub(crate) fn about_blocks(profile: &Profile, now_s: u64, one: &[Vec<u8>], other: &[Vec<u8>]) {
+    let parse = |blocks: &[Vec<u8>]| -> Vec<Block> {
+        blocks.iter().filter_map(|block| Block::parse(block).ok()).collect()
+    };
+    let (ours, theirs) = (parse(one), parse(other));
+    let forked = ours.iter().zip(&theirs).position(|(one, other)| one.hash() != other.hash());
+    let Some(place) = forked else { return };
+    // Up to there, they have the same devices.
+    for device in ours[..place].iter().filter_map(Block::new_device) {
+        let proof = Proof::SignedTwice {
+            key: device.signing.clone(),
+            one: one[place].clone().into(),
+            other: other[place].clone().into(),
+        };
+        keep_about(profile, Evidence { made_s: now_s, cards: Vec::new(), proof });
     }
 }
 
@@ -115,7 +144,10 @@ fn keep_about(profile: &Profile, evidence: Evidence) {
     if fs::create_dir_all(&folder).is_ok() && !path.exists() {
         let _ = write_durably(&path, &evidence.to_bytes());
     }
-    // Whether or not the proof could be kept.
+    // Whether or not the proof could be kept. What a contact's device has done stops nobody.
+    if matches!(evidence.proof, Proof::SignedTwice { .. }) {
+        return;
+    }
     let _ = profile.seal(evidence.made_s, matches!(evidence.proof, Proof::RolledBack { .. }));
 }
 

@@ -8,17 +8,20 @@ use sr_keys::{Contact, ContactCard};
 use sr_tlog::Policy;
 use sr_trust::{Account, Block, Mirror, Op, Verified, policy_hash};
 use sr_wire::{
-    Misbehaviour, SignedCard, card_hash,
+    AccountId, Misbehaviour, SignedCard, VLBytes, card_hash, decode, encode,
     log::{Key, Newest, block_commit},
 };
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
     Client, ClientError, Unwitnessed,
     account::{FirstView, first_view},
     client::tls_dialer,
+    evidence,
     log::{self, Follow},
     logged::{LOOK_INTERVAL, PATIENCE},
     mirror::is_own,
+    profile::Profile,
     remote::{Remote, runtime},
     witness::{is_stale, judge, parse, policy_of_home},
 };
@@ -37,7 +40,8 @@ impl Client {
     ) -> Result<Verified<Account>, ClientError> {
         let began = Instant::now();
         loop {
-            match self.try_look_up(card, known) {
+            let remote = self.remote_of(name, card)?;
+            match self.try_look_up(&remote, card, known) {
                 Err(ClientError::NotLogged { .. }) if began.elapsed() < PATIENCE => {
                     thread::sleep(LOOK_INTERVAL);
                     self.sync()?;
@@ -60,27 +64,64 @@ impl Client {
 
     fn try_look_up(
         &self,
+        remote: &Remote,
         card: &ContactCard,
         known: Option<(u64, Hash)>,
     ) -> Result<Verified<Account>, ClientError> {
-        let cards = self.profile.cards()?;
-        let is_ours = cards.iter().any(|signed| card_hash(&signed.card) == card.card);
-        let remote = if is_ours { self.log_remote.apart() } else { self.remote_of(card)? };
-        let view = first_view(&remote, card.account, known)?;
+        let view = first_view(remote, card.account, None)?;
+        self.check_known(&view, known)?;
         let key = Key::account(card.account);
-        let logged = if is_ours {
+        let logged = if self.is_ours(card)? {
             self.profile.newest_logged(&key)?
         } else {
-            self.logged_at(&remote, &view.account, card, &key)?
+            self.logged_at(remote, &view.account, card, &key)?
         };
         check_logged(&view, logged.as_ref())?;
+        self.profile.set_blocks_of(card.account, &view.blocks)?;
         Ok(view.account)
     }
 
-    fn remote_of(&self, card: &ContactCard) -> Result<Remote, ClientError> {
+    /// Refuses an account without the block that is known.
+    fn check_known(&self, view: &FirstView, known: Option<(u64, Hash)>) -> Result<(), ClientError> {
+        let Some((seq, hash)) = known else { return Ok(()) };
+        let shown = view.account.block_hash(seq);
+        // SR-029
+        Misbehaviour::ChainNotAsPromised.refuse_if(shown.is_none())?;
+        if shown != Some(hash) {
+            let before = self.profile.blocks_of(view.account.id())?;
+            evidence::about_blocks(&self.profile, (self.clock)(), &before, &view.blocks);
+        }
+        // SR-022
+        Ok(Misbehaviour::ChainForked.refuse_if(shown != Some(hash))?)
+    }
+
+    /// Returns whether a card is of this account's own server.
+    fn is_ours(&self, card: &ContactCard) -> Result<bool, ClientError> {
+        let cards = self.profile.cards()?;
+        Ok(cards.iter().any(|signed| card_hash(&signed.card) == card.card))
+    }
+
+    /// Returns a connection to a contact's server that proves nothing about this account.
+    ///
+    /// **Errors** [`Misbehaviour::CardMismatch`] when it is the account's own server, which has shown the contact another
+    /// card: then it is that server who lies.
+    fn remote_of(&self, name: &str, card: &ContactCard) -> Result<Remote, ClientError> {
+        if self.is_ours(card)? {
+            return Ok(self.log_remote.apart());
+        }
         let address = String::from_utf8_lossy(card.address.as_slice()).into_owned();
         let dial = tls_dialer()(&address)?;
-        Ok(Remote::new(runtime()?, dial, Some(card.card), Arc::clone(&self.clock)))
+        let remote = Remote::new(runtime()?, dial, Some(card.card), Arc::clone(&self.clock));
+        let cards = remote.cards().map_err(|error| match error {
+            ClientError::Misbehaviour(refused) => {
+                ClientError::Contact { name: name.to_owned(), refused }
+            }
+            error => error,
+        })?;
+        // SR-010
+        let is_other = evidence::about_others_cards(&self.profile, (self.clock)(), cards);
+        Misbehaviour::CardMismatch.refuse_if(is_other)?;
+        Ok(remote)
     }
 
     /// Reads all of another server's log, which the witnesses of `account` must have cosigned within a day, and returns
@@ -108,6 +149,29 @@ impl Client {
         shown.check_card(mirror.fold().newest(&shown.card_key()))?;
         Ok(mirror.fold().newest(key).copied())
     }
+}
+
+impl Profile {
+    /// Returns the blocks of somebody's account as they were when it was looked up last.
+    fn blocks_of(&self, account: AccountId) -> Result<Vec<Vec<u8>>, ClientError> {
+        let Some(row) = self.get(&blocks_key(account))? else { return Ok(Vec::new()) };
+        let blocks: Blocks = decode("blocks", &row, row.len()).map_err(|_| self.damaged())?;
+        Ok(blocks.blocks.into_iter().map(|block| block.as_slice().to_vec()).collect())
+    }
+
+    fn set_blocks_of(&self, account: AccountId, blocks: &[Vec<u8>]) -> Result<(), ClientError> {
+        let blocks = blocks.iter().map(|block| block.clone().into()).collect();
+        self.set(&blocks_key(account), &encode(&Blocks { blocks }))
+    }
+}
+
+#[derive(TlsSerialize, TlsDeserializeBytes, TlsSize)]
+struct Blocks {
+    blocks: Vec<VLBytes>,
+}
+
+fn blocks_key(account: AccountId) -> String {
+    format!("contact/{account}")
 }
 
 /// Returns whom an account asks: the policy of its card if it has chosen one, else that of the server's card that it

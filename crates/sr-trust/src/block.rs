@@ -324,6 +324,13 @@ impl Block {
         })
     }
 
+    /// Returns whether a public key has signed the body.
+    pub(crate) fn is_signed_by(&self, key: &[u8]) -> bool {
+        let (id, bytes) = (device_id(key), encode(&self.body));
+        let by = self.signatures.iter().find(|signature| signature.key == id);
+        by.is_some_and(|s| verify(labels::BLOCK, key, &bytes, s.signature.as_slice()).is_ok())
+    }
+
     /// Returns whether the new device has signed that it joins, in this ceremony.
     pub(crate) fn has_pop(&self, device: &DeviceInfo, transcript: &Hash) -> bool {
         let bytes = pop_bytes(self.body.account, device, transcript);

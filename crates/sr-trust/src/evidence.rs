@@ -9,13 +9,14 @@ use std::fmt;
 use sr_crypto::{Hash, hash};
 use sr_tlog::{Checkpoint, LogKeys, Note, Opened, Policy, VerifierKey, Witness};
 use sr_wire::{
-    Card, Malformed, Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, labels,
+    AccountId, Card, DeviceId, Malformed, Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode,
+    encode, labels,
     log::{ACCOUNT, Key, SignedReceipt},
     nonce_of, verify_cards,
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::Mirror;
+use crate::{Block, Mirror, device_id};
 
 /// The first bytes of a file.
 pub const EVIDENCE_MAGIC: &[u8] = b"strongroom-evidence/v1\n";
@@ -27,9 +28,9 @@ pub const EVIDENCE_LEN_MAX: usize = 64 << 20;
 pub struct Evidence {
     /// When it was made, by the clock of who made it, in Unix seconds.
     pub made_s: u64,
-    /// The cards of the server that is accused, from the first on.
+    /// The cards of the server that is accused, from the first on; none if it is a device.
     pub cards: Vec<SignedCard>,
-    /// What it signed.
+    /// What was signed.
     pub proof: Proof,
 }
 
@@ -67,6 +68,16 @@ pub enum Proof {
         /// The log.
         log: SignedLog,
     },
+    /// Two changes of one account at one place, signed by one of its devices.
+    #[tls_codec(discriminant = 11)]
+    SignedTwice {
+        /// The device's public signing key.
+        key: VLBytes,
+        /// A block.
+        one: VLBytes,
+        /// Another.
+        other: VLBytes,
+    },
     /// Two answers about one space, of which the later one forgets the earlier.
     #[tls_codec(discriminant = 12)]
     RolledBack {
@@ -94,6 +105,15 @@ pub struct SignedLog {
     pub entries: Vec<VLBytes>,
 }
 
+/// Whom a file accuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accused<'a> {
+    /// The server with this card.
+    Server(&'a Card),
+    /// A device of an account, or whoever has its keys.
+    Device(AccountId, DeviceId),
+}
+
 /// Why a file proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotProven {
@@ -111,7 +131,7 @@ impl fmt::Display for NotProven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cards => "the cards in it are not those of one server",
-            Self::Unsigned => "something in it is not signed by the server that it accuses",
+            Self::Unsigned => "something in it is not signed by whom it accuses",
             Self::Entries => "the entries in it are not those that the log has signed",
             Self::NoContradiction => "an honest server may have signed all of it",
         })
@@ -148,15 +168,28 @@ impl Evidence {
             Proof::ForkByPrefix { .. } => 2,
             Proof::RuleBroken { .. } => 3,
             Proof::ReceiptBroken { .. } => 7,
+            Proof::SignedTwice { .. } => 11,
             Proof::RolledBack { .. } => 12,
             Proof::TwoCards { .. } => 13,
         }
     }
 
-    /// Verifies that the server whose newest card is returned has signed what no honest server signs.
+    /// Verifies that whoever is returned has signed what nobody honest signs.
     ///
     /// **Errors** [`NotProven`].
-    pub fn verify(&self) -> Result<&Card, NotProven> {
+    pub fn verify(&self) -> Result<Accused<'_>, NotProven> {
+        match &self.proof {
+            Proof::SignedTwice { key, one, other } => {
+                // No server is accused.
+                let is_bare = self.cards.is_empty();
+                let device = signed_twice(key.as_slice(), one, other)?;
+                if is_bare { Ok(device) } else { Err(NotProven::Cards) }
+            }
+            _ => self.verify_server().map(Accused::Server),
+        }
+    }
+
+    fn verify_server(&self) -> Result<&Card, NotProven> {
         let card = verify_cards(&self.cards, None).ok_or(NotProven::Cards)?;
         let contradicts = match &self.proof {
             Proof::Fork { one, other } => {
@@ -194,6 +227,7 @@ impl Evidence {
                 let is_other = other.seq == one.seq && other.head_hash != one.head_hash;
                 one.space == other.space && (is_less || is_other)
             }
+            Proof::SignedTwice { .. } => false,
             Proof::TwoCards { other } => {
                 verify_cards(other, None).ok_or(NotProven::Cards)?;
                 let mut pairs = self.cards.iter().zip(other);
@@ -234,6 +268,20 @@ impl Evidence {
         }
         keys
     }
+}
+
+fn signed_twice(key: &[u8], one: &VLBytes, other: &VLBytes) -> Result<Accused<'static>, NotProven> {
+    let parse = |block: &VLBytes| Block::parse(block.as_slice()).map_err(|_| NotProven::Unsigned);
+    let (one, other) = (parse(one)?, parse(other)?);
+    if !one.is_signed_by(key) || !other.is_signed_by(key) {
+        return Err(NotProven::Unsigned);
+    }
+    let place = |block: &Block| (block.body.account, block.body.seq);
+    // Two accounts may begin with one device: a genesis names no account.
+    if place(&one) != place(&other) || one.body.seq == 0 || one.hash() == other.hash() {
+        return Err(NotProven::NoContradiction);
+    }
+    Ok(Accused::Device(one.body.account, device_id(key)))
 }
 
 fn has_cosigned(key: &VerifierKey, note: &VLBytes) -> bool {

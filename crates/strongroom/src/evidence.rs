@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use sr_client::evidence_files;
 use sr_crypto::{Hash, text::to_hex};
-use sr_trust::{EVIDENCE_LEN_MAX, Evidence, Proof};
+use sr_trust::{Accused, EVIDENCE_LEN_MAX, Evidence, Proof};
 use sr_wire::card_hash;
 
 use crate::{
@@ -26,6 +26,9 @@ pub(crate) fn command(args: &Args, command: &EvidenceCommand) -> Result<Done, Fa
         EvidenceCommand::Export { which, file } => export(args, which, file),
     }
 }
+
+const WHICH_SERVER: &str = "\nWhether the accused is the server that you mean, its card says: compare it with the one in\n\
+     `strongroom log status` of somebody who uses that server, or give that one with `--card`.";
 
 fn ls(args: &Args) -> Result<Done, Failure> {
     let mut lines = Vec::new();
@@ -74,7 +77,7 @@ fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {
     }
     fs::copy(&path, file).map_err(|error| unreadable(file, &error))?;
     let text = format!(
-        "ok  {} is written. It has hashes and signatures, no content and no name. Anybody checks it with:\n    \
+        "ok  {} is written. It has hashes, keys and signatures, no content and no name. Anybody checks it with:\n    \
          strongroom evidence verify {}",
         file.display(),
         file.display()
@@ -85,19 +88,22 @@ fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {
 /// Says what happened, whom it accuses, and what it is worth.
 fn told(evidence: &Evidence) -> String {
     let (head, accused) = match evidence.verify() {
-        Ok(card) => (
+        Ok(Accused::Server(card)) => (
             "PROVEN".to_owned(),
             format!("server {}, card {}", card.short_name(), to_hex(&card_hash(card))),
         ),
+        Ok(Accused::Device(account, device)) => {
+            ("PROVEN".to_owned(), format!("device {device} of account {account}"))
+        }
         Err(why) => (format!("NOT PROVEN: {why}"), "nobody".into()),
     };
     format!(
         "{head}\nwhat      {}\naccused   {accused}\nmade      {}, by the clock of the device that made it\n\n\
-         {}\nWhether the accused is the server that you mean, its card says: compare it with the one in\n\
-         `strongroom log status` of somebody who uses that server, or give that one with `--card`.",
+         {}{}",
         title(evidence),
         time(evidence.made_s),
         meaning(evidence),
+        if matches!(evidence.proof, Proof::SignedTwice { .. }) { "" } else { WHICH_SERVER },
     ) + &two_faced(evidence)
         .iter()
         .map(|name| format!("\nThe witness {name} has cosigned both: it lies, too."))
@@ -135,6 +141,7 @@ fn title(evidence: &Evidence) -> String {
                 later.answer.seq.to_string()
             }
         ),
+        Proof::SignedTwice { .. } => "two changes at one place of an account's history".into(),
         Proof::TwoCards { .. } => "two cards that follow the same one".into(),
     }
 }
@@ -156,6 +163,10 @@ fn meaning(evidence: &Evidence) -> &'static str {
             "Both are signed by the server's identity key, and the later answer contains the earlier one: the server\n\
              had forgotten, or hid, what it had said. One that was put back from an older copy does that too."
         }
+        Proof::SignedTwice { .. } => {
+            "One device of the account has signed both, and no honest one signs two: it was stolen or copied, put back\n\
+             from an image, or its owner shows people two histories. No server is accused."
+        }
         Proof::TwoCards { .. } => {
             "Both are signed by the server's identity key. A card says which log is the server's; so whoever has that key\n\
              told two people of two logs."
@@ -171,7 +182,14 @@ fn json_of(evidence: &Evidence) -> Value {
         "what": title(evidence),
         "made_s": evidence.made_s,
         "proven": verified.is_ok(),
-        "card": verified.map(|card| to_hex(&card_hash(card))).ok(),
+        "card": match verified {
+            Ok(Accused::Server(card)) => Some(to_hex(&card_hash(card))),
+            _ => None,
+        },
+        "device": match verified {
+            Ok(Accused::Device(_, device)) => Some(device.to_string()),
+            _ => None,
+        },
         "why_not": verified.err().map(|why| why.to_string()),
     })
 }
@@ -182,7 +200,7 @@ fn html(title: &str, text: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{}</title>\n<style>body{{max-width:46em;margin:2em auto;padding:0 1em;font:1em/1.5 sans-serif}}\
-         pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n<h1>Evidence against a server</h1>\n<pre>{}</pre>\n</html>",
+         pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n<h1>Evidence</h1>\n<pre>{}</pre>\n</html>",
         escaped(title),
         escaped(text)
     )

@@ -12,7 +12,7 @@ use sr_client::{
     Client, ClientError, Clock, ContactCard, DeviceKind, Kit, Progress, evidence_files,
 };
 use sr_keys::{AccountKeys, DeviceKeys};
-use sr_trust::{Op, Role};
+use sr_trust::{Accused, Block, Change, Evidence, Op, Role, Verified};
 use sr_wire::{Misbehaviour, encode};
 
 use crate::{
@@ -279,6 +279,33 @@ fn a_contact_on_another_server_is_looked_up_there() {
     owner.add_folder(&world.folder()).expect("adds");
     backup(&mut owner).expect("backs up");
     drop(owner);
+    // AV-05: they sign another history, on purpose, to stop all who know them.
+    theirs
+        .database()
+        .execute("DELETE FROM blocks WHERE account = ?1 AND seq > 0", [account.0])
+        .expect("runs");
+    let insider = theirs.insider();
+    let first =
+        Verified::verify(account, &[Block::parse(&theirs.blocks_of(account)[0]).expect("is")]);
+    let first = first.expect("verifies");
+    let names = [(Role::Device, insider.device.id())];
+    let op = Op::DelayStart { change: Change::Pin([1; 32]) };
+    let body = first.next(op, &names, 1).expect("is allowed");
+    let other = body.sign(&[(Role::Device, &insider.device.signing())], Vec::new());
+    let row = params![account.0, 1, encode(&other)];
+    theirs.database().execute("INSERT INTO blocks VALUES (?1, ?2, ?3)", row).expect("runs");
+    let mut owner = Client::open(&dir, clock()).expect("opens");
+    let refused = owner.contact_has_removed(&kept[0]);
+    let is_it = |refused: &Misbehaviour| *refused == Misbehaviour::ChainForked;
+    let is_it = matches!(&refused, Err(ClientError::Contact { refused, .. }) if is_it(refused));
+    assert!(is_it, "{refused:?}");
+    assert_eq!(owner.status().expect("reads").sealed, None, "that conversation only");
+    backup(&mut owner).expect("backs up");
+    drop(owner);
+    let files = evidence_files(&dir).expect("lists");
+    let proof = Evidence::parse(&fs::read(&files[0]).expect("reads")).expect("parses");
+    let device = insider.device.id();
+    assert_eq!(proof.verify(), Ok(Accused::Device(account, device)), "{}", files.len());
     // A card of another server at that address.
     let (_, mut card) = contacts[0].clone();
     card.card = [9; 32];
@@ -286,4 +313,41 @@ fn a_contact_on_another_server_is_looked_up_there() {
     let is_it = |refused: &Misbehaviour| *refused == Misbehaviour::CardMismatch;
     let is_it = matches!(&refused, Err(ClientError::Contact { refused, .. }) if is_it(refused));
     assert!(is_it, "{refused:?}");
+}
+
+/// ID-11: a server that shows a contact another card than this account is found out when the two compare.
+#[test]
+fn a_card_made_for_one_person_is_found_when_two_compare() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::new();
+    let (dir, kit) = owner(&mut world);
+    let mut contacts = contacts(&mut world);
+    let mut theirs = World::bare();
+    world.put_back(|data| {
+        theirs.put_back(|copied| {
+            fs::remove_dir_all(copied).expect("deletes");
+            crate::log::copy(data, copied);
+        });
+    });
+    // Each has a witness that the other has not.
+    let _watches = [world.watch("witness"), theirs.watch("witness")];
+    let invite = theirs.invite();
+    let ben = theirs.other("ben");
+    let mut ben = Client::join(&ben, &invite, None, "ben", clock()).expect("joins");
+    contacts[0].1 = ben.contact_card().expect("has one");
+    drop(ben);
+    world.settled_as(&dir);
+    let with_its_log = contacts.clone();
+    contacts[0].1.log = Vec::new().into();
+    let refused = choose(&dir, &kit, &contacts);
+    let is_it = |refused: &Misbehaviour| *refused == Misbehaviour::CardMismatch;
+    assert!(matches!(&refused, Err(ClientError::Misbehaviour(m)) if is_it(m)), "{refused:?}");
+    let files = evidence_files(&dir).expect("lists");
+    let proof = Evidence::parse(&fs::read(&files[0]).expect("reads")).expect("parses");
+    assert_eq!((proof.kind(), proof.verify().is_ok(), files.len()), (13, true, 1));
+    assert!(Client::open(&dir, clock()).expect("opens").status().expect("reads").sealed.is_some());
+    // What the contact was shown of the log says it by itself.
+    let refused = choose(&dir, &kit, &with_its_log);
+    let is_it = |refused: &Misbehaviour| *refused == Misbehaviour::LogForked;
+    assert!(matches!(&refused, Err(ClientError::Misbehaviour(m)) if is_it(m)), "{refused:?}");
 }

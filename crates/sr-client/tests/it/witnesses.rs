@@ -65,7 +65,7 @@ impl Watch {
 
 impl World {
     /// Has a new witness watch the server, which asks it from then on.
-    fn watch(&mut self, name: &str) -> Watch {
+    pub(crate) fn watch(&mut self, name: &str) -> Watch {
         let watch = Watch::start(&self.dir.path().join(name), self, ([127, 0, 0, 1], 0).into());
         let keys = sr_server::log_keys(&self.data()).expect("has keys");
         let mut keys = keys.lines().map(|line| line.parse().expect("a key"));

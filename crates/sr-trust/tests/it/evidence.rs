@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use sr_crypto::{Hash, Secret32, SigningKey};
 use sr_tlog::{Checkpoint, Frontier, KeyKind, Note, NoteKey, leaf_hash};
-use sr_trust::{Evidence, NotProven, Proof, SignedLog};
+use sr_trust::{Block, Change, Evidence, NotProven, Op, Proof, Role, SignedLog};
 use sr_wire::{
     AccountId, Card, HeadAnswer, SignedAnswer, SignedCard, SpaceId, VLBytes, encode, labels,
     log::{Entry, Key, LOGGED_WITHIN_S, Newest, SignedReceipt, block_commit},
     nonce_of,
 };
+
+use crate::house::{House, Keys, device, sign};
 
 /// A server, with the keys of which it signs everything here.
 struct Operator {
@@ -131,6 +133,8 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
     let forged = back(other.answer(4, 2, to), random);
     case("answer-by-another", forged, Err(NotProven::Unsigned));
 
+    cases.extend(signed_twice(&operator));
+    let mut case = |name, proof, found| cases.push((name, operator.evidence(proof), found));
     let two = |lines: &str| {
         let second = operator.cards[0].card.with_log(lines);
         let second = SignedCard::sign(second, &operator.identity);
@@ -155,6 +159,49 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
         Err(NotProven::Unsigned),
     ));
     cases
+}
+
+/// Blocks that one device has signed at one place, and such that prove nothing.
+fn signed_twice(operator: &Operator) -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
+    let (house, key) = (House::furnished(), Keys::new(1));
+    let by = |key: &Keys, pin: u8| -> Block {
+        let op = Op::DelayStart { change: Change::Pin([pin; 32]) };
+        house.make(op, &[device(key)]).expect("makes")
+    };
+    let (one, other) = (by(&key, 1), by(&key, 2));
+    let evidence = |one: &Block, other: &Block| Evidence {
+        made_s: 9,
+        cards: Vec::new(),
+        proof: Proof::SignedTwice {
+            key: key.info().signing,
+            one: encode(one).into(),
+            other: encode(other).into(),
+        },
+    };
+    let mut forged = other.clone();
+    forged.signatures[0].signature = one.signatures[0].signature.clone();
+    let mut begun = house.blocks[0].body.clone();
+    if let Op::Genesis { salt, .. } = &mut begun.op {
+        *salt = [3; 32];
+    }
+    let begun = begun.sign(&[(Role::Device, &key.signing)], Vec::new());
+    let mut elsewhere = other.clone();
+    elsewhere.body.seq += 1;
+    let elsewhere = sign(elsewhere.body, house.account.id(), &[device(&key)]);
+    let (none, unsigned) = (Err(NotProven::NoContradiction), Err(NotProven::Unsigned));
+    vec![
+        ("signed-twice", evidence(&one, &other), Ok(())),
+        ("signed-once", evidence(&one, &one), none),
+        ("signed-at-two-places", evidence(&one, &elsewhere), none),
+        ("two-beginnings", evidence(&house.blocks[0], &begun), none),
+        ("signed-by-two-devices", evidence(&one, &by(&Keys::new(2), 2)), unsigned),
+        ("signed-for-another-block", evidence(&one, &forged), unsigned),
+        (
+            "signed-twice-against-a-server",
+            Evidence { cards: operator.cards.clone(), ..evidence(&one, &other) },
+            Err(NotProven::Cards),
+        ),
+    ]
 }
 
 #[test]
