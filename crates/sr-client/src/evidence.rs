@@ -7,9 +7,10 @@ use std::{
 };
 
 use sr_crypto::text::to_hex;
-use sr_trust::{Block, EVIDENCE_LEN_MAX, Evidence, Proof, SignedLog};
+use sr_trust::{Block, EVIDENCE_LEN_MAX, Evidence, Mirror, Proof, SignedLog, disowned_bytes};
 use sr_wire::{
-    Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, limits, log::ENTRY_LEN,
+    Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode, encode, labels, limits,
+    log::{ENTRY_LEN, Key},
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -242,6 +243,9 @@ fn log_proofs(
             }
             proofs
         }
+        Misbehaviour::LogNotOwn => {
+            ghost_head(profile, whole(remote, shown)?)?.into_iter().collect()
+        }
         Misbehaviour::LogRuleBroken => {
             vec![Proof::RuleBroken { log: whole(remote, shown)? }]
         }
@@ -252,6 +256,22 @@ fn log_proofs(
         }
         _ => Vec::new(),
     })
+}
+
+/// Disowns the newest logged change of the account, which none of its devices has made.
+fn ghost_head(profile: &Profile, log: SignedLog) -> Result<Option<Proof>, ClientError> {
+    let account = profile.keys.account.id();
+    let mut mirror = Mirror::default();
+    log.entries.iter().try_for_each(|entry| mirror.take(entry.as_slice()).map(drop))?;
+    let Some(logged) = mirror.fold().newest(&Key::account(account)) else { return Ok(None) };
+    let signing = profile.keys.device.signing();
+    let chain = profile.blocks()?.into_iter().map(VLBytes::from).collect();
+    Ok(Some(Proof::GhostHead {
+        chain,
+        key: signing.public_key().to_vec().into(),
+        disowned: signing.sign(labels::DISOWNED, &disowned_bytes(account, logged)).into(),
+        log,
+    }))
 }
 
 /// Reads all of a log.

@@ -6,17 +6,17 @@
 
 use std::fmt;
 
-use sr_crypto::{Hash, hash};
+use sr_crypto::{Hash, hash, verify};
 use sr_tlog::{Checkpoint, LogKeys, Note, Opened, Policy, VerifierKey, Witness};
 use sr_wire::{
     AccountId, Card, DeviceId, Malformed, Misbehaviour, SignedAnswer, SignedCard, VLBytes, decode,
     encode, labels,
-    log::{ACCOUNT, Key, SignedReceipt},
+    log::{ACCOUNT, Key, Newest, SignedReceipt, block_commit},
     nonce_of, verify_cards,
 };
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::{Block, Mirror, device_id};
+use crate::{Account, Block, Device, Mirror, Verified, account_id, device_id};
 
 /// The first bytes of a file.
 pub const EVIDENCE_MAGIC: &[u8] = b"strongroom-evidence/v1\n";
@@ -59,6 +59,19 @@ pub enum Proof {
     RuleBroken {
         /// The log.
         log: SignedLog,
+    },
+    /// A log with another change of an account than its devices have signed at that place. What they say of it
+    /// themselves, others can only believe.
+    #[tls_codec(discriminant = 5)]
+    GhostHead {
+        /// The account's blocks, from the genesis on.
+        chain: Vec<VLBytes>,
+        /// The log.
+        log: SignedLog,
+        /// The public signing key of a live device.
+        key: VLBytes,
+        /// Its signature over the logged entry's account, seq and value, which it disowns.
+        disowned: VLBytes,
     },
     /// A promise, and a log that was signed after its time and does not keep it.
     #[tls_codec(discriminant = 7)]
@@ -167,6 +180,7 @@ impl Evidence {
             Proof::Fork { .. } => 1,
             Proof::ForkByPrefix { .. } => 2,
             Proof::RuleBroken { .. } => 3,
+            Proof::GhostHead { .. } => 5,
             Proof::ReceiptBroken { .. } => 7,
             Proof::SignedTwice { .. } => 11,
             Proof::RolledBack { .. } => 12,
@@ -189,6 +203,15 @@ impl Evidence {
         }
     }
 
+    /// Returns what nobody but the accuser can know, if what is proven depends on it.
+    #[must_use]
+    pub fn missing(&self) -> Option<&'static str> {
+        let is_part = matches!(self.proof, Proof::GhostHead { .. });
+        is_part.then_some(
+            "that no device of the account has signed the logged change, which only they can know",
+        )
+    }
+
     fn verify_server(&self) -> Result<&Card, NotProven> {
         let card = verify_cards(&self.cards, None).ok_or(NotProven::Cards)?;
         let contradicts = match &self.proof {
@@ -205,6 +228,10 @@ impl Evidence {
             Proof::RuleBroken { log } => {
                 log.checkpoint(card)?;
                 log.fold().is_err()
+            }
+            Proof::GhostHead { chain, log, key, disowned } => {
+                log.checkpoint(card)?;
+                is_ghost(chain, log, key.as_slice(), disowned.as_slice())?
             }
             Proof::ReceiptBroken { receipt, log } => {
                 receipt.verify_signature(card).map_err(|_| NotProven::Unsigned)?;
@@ -268,6 +295,41 @@ impl Evidence {
         }
         keys
     }
+}
+
+/// Returns what a device signs that disowns a logged change of its account.
+#[must_use]
+pub fn disowned_bytes(account: AccountId, logged: &Newest) -> Vec<u8> {
+    [&account.0[..], &logged.seq.to_be_bytes(), &logged.value].concat()
+}
+
+/// Returns whether a log has another newest change of an account than its chain has there, which one of its devices
+/// disowns.
+fn is_ghost(
+    chain: &[VLBytes],
+    log: &SignedLog,
+    key: &[u8],
+    disowned: &[u8],
+) -> Result<bool, NotProven> {
+    let account = chain_of(chain)?;
+    let index = Key::account(account.id());
+    let logged = log.fold().ok().and_then(|mirror| mirror.fold().newest(&index).copied());
+    let logged = logged.ok_or(NotProven::NoContradiction)?;
+    let bytes = disowned_bytes(account.id(), &logged);
+    let is_signed = verify(labels::DISOWNED, key, &bytes, disowned).is_ok();
+    if !is_signed || !account.device(device_id(key)).is_some_and(Device::is_live) {
+        return Err(NotProven::Unsigned);
+    }
+    let own = account.block_hash(logged.seq);
+    Ok(own.is_some_and(|hash| block_commit(account.id(), &hash) != logged.value))
+}
+
+fn chain_of(blocks: &[VLBytes]) -> Result<Verified<Account>, NotProven> {
+    let blocks: Result<Vec<Block>, _> =
+        blocks.iter().map(|block| Block::parse(block.as_slice())).collect();
+    let blocks = blocks.map_err(|_| NotProven::Unsigned)?;
+    let genesis = blocks.first().ok_or(NotProven::Unsigned)?;
+    Verified::verify(account_id(&genesis.body), &blocks).map_err(|_| NotProven::Unsigned)
 }
 
 fn signed_twice(key: &[u8], one: &VLBytes, other: &VLBytes) -> Result<Accused<'static>, NotProven> {

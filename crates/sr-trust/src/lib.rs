@@ -18,7 +18,8 @@ pub use block::{
     pop, seed_commit,
 };
 pub use evidence::{
-    Accused, EVIDENCE_LEN_MAX, EVIDENCE_MAGIC, Evidence, NotProven, Proof, SignedLog, log_keys,
+    Accused, EVIDENCE_LEN_MAX, EVIDENCE_MAGIC, Evidence, NotProven, Proof, SignedLog,
+    disowned_bytes, log_keys,
 };
 pub use log::{Fold, Mirror, Taken};
 pub use verified::Verified;

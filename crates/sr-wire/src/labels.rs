@@ -130,6 +130,8 @@ labels! {
     LINK_SAS = "link-sas";
     /// The words by which two devices of an account compare what they have accepted.
     DEVICE_COMPARE = "device-compare";
+    /// What a device signs that disowns a logged change of its account.
+    DISOWNED = "disowned";
     /// Root of the members who may sign heads.
     MEMBERS = "members";
     /// Origin of a server's log, from its identity key.

@@ -51,7 +51,7 @@ fn show(args: &Args, which: &str, as_html: bool) -> Result<Done, Failure> {
     Ok(Done::new(text, json_of(&evidence)))
 }
 
-/// Exits with 0 when it is proven, with 31 when it is not.
+/// Exits with 0 when it is proven, with 31 when it is not, and with 32 when it is in part.
 fn verify(file: &Path, card: Option<Hash>) -> Result<Done, Failure> {
     let evidence = read(file)?;
     let is_meant =
@@ -61,7 +61,11 @@ fn verify(file: &Path, card: Option<Hash>) -> Result<Done, Failure> {
         warnings.push("this is about another server than the one whose card was given".into());
     }
     let is_proven = evidence.verify().is_ok() && is_meant;
-    let exit = if is_proven { 0 } else { exit::INVALID };
+    let exit = match (is_proven, evidence.missing()) {
+        (false, _) => exit::INVALID,
+        (true, Some(_)) => exit::INCOMPLETE,
+        (true, None) => 0,
+    };
     let text = told(&evidence);
     let text = if is_meant { text } else { format!("NOT ABOUT THE SERVER OF THAT CARD\n\n{text}") };
     Ok(Done::new(text, json_of(&evidence)).with_warnings(warnings, exit))
@@ -89,7 +93,10 @@ fn export(args: &Args, which: &str, file: &Path) -> Result<Done, Failure> {
 fn told(evidence: &Evidence) -> String {
     let (head, accused) = match evidence.verify() {
         Ok(Accused::Server(card)) => (
-            "PROVEN".to_owned(),
+            match evidence.missing() {
+                None => "PROVEN".to_owned(),
+                Some(missing) => format!("PROVEN IN PART\nmissing   {missing}"),
+            },
             format!("server {}, card {}", card.short_name(), to_hex(&card_hash(card))),
         ),
         Ok(Accused::Device(account, device)) => {
@@ -141,6 +148,9 @@ fn title(evidence: &Evidence) -> String {
                 later.answer.seq.to_string()
             }
         ),
+        Proof::GhostHead { .. } => {
+            "a logged change of an account that its devices have not signed".into()
+        }
         Proof::SignedTwice { .. } => "two changes at one place of an account's history".into(),
         Proof::TwoCards { .. } => "two cards that follow the same one".into(),
     }
@@ -163,6 +173,10 @@ fn meaning(evidence: &Evidence) -> &'static str {
             "Both are signed by the server's identity key, and the later answer contains the earlier one: the server\n\
              had forgotten, or hid, what it had said. One that was put back from an older copy does that too."
         }
+        Proof::GhostHead { .. } => {
+            "The log's keys have signed a change of the account at a place where its devices have signed another, and one of\n\
+             them says that it is not theirs. Others who look the account up are shown that change."
+        }
         Proof::SignedTwice { .. } => {
             "One device of the account has signed both, and no honest one signs two: it was stolen or copied, put back\n\
              from an image, or its owner shows people two histories. No server is accused."
@@ -182,6 +196,7 @@ fn json_of(evidence: &Evidence) -> Value {
         "what": title(evidence),
         "made_s": evidence.made_s,
         "proven": verified.is_ok(),
+        "missing": evidence.missing(),
         "card": match verified {
             Ok(Accused::Server(card)) => Some(to_hex(&card_hash(card))),
             _ => None,

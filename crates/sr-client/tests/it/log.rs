@@ -168,6 +168,20 @@ fn sr_035_what_the_log_has_of_this_account_must_be_its_own() {
     });
 }
 
+/// The log has another change than this device has made: it disowns that one, which proves it in part.
+#[test]
+fn a_change_that_is_disowned_is_evidence() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut world, address) = world_with_account();
+    log_of(&address, 1).expect("verifies");
+    rewrite(&mut world, |entry| entry.value = [7; 32]);
+    log_of(&address, 1).expect("a stranger can't tell");
+    let refused = status(&world).map(drop);
+    let not_own = Misbehaviour::LogNotOwn;
+    assert!(matches!(refused, Err(ClientError::Misbehaviour(m)) if m == not_own), "{refused:?}");
+    assert_proven(&world.profile(), 5);
+}
+
 #[test]
 fn a_change_of_this_account_that_is_not_in_the_log_is_counted() {
     let (mut world, address) = world_with_account();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use sr_crypto::{Hash, Secret32, SigningKey};
 use sr_tlog::{Checkpoint, Frontier, KeyKind, Note, NoteKey, leaf_hash};
-use sr_trust::{Block, Change, Evidence, NotProven, Op, Proof, Role, SignedLog};
+use sr_trust::{Block, Change, Evidence, NotProven, Op, Proof, Role, SignedLog, disowned_bytes};
 use sr_wire::{
     AccountId, Card, HeadAnswer, SignedAnswer, SignedCard, SpaceId, VLBytes, encode, labels,
     log::{Entry, Key, LOGGED_WITHIN_S, Newest, SignedReceipt, block_commit},
@@ -133,6 +133,7 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
     let forged = back(other.answer(4, 2, to), random);
     case("answer-by-another", forged, Err(NotProven::Unsigned));
 
+    cases.extend(ghost_heads(&operator));
     cases.extend(signed_twice(&operator));
     let mut case = |name, proof, found| cases.push((name, operator.evidence(proof), found));
     let two = |lines: &str| {
@@ -159,6 +160,51 @@ fn cases() -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
         Err(NotProven::Unsigned),
     ));
     cases
+}
+
+/// Logs with a change that the account's devices disown, and such that prove nothing.
+fn ghost_heads(operator: &Operator) -> Vec<(&'static str, Evidence, Result<(), NotProven>)> {
+    let (house, key) = (House::furnished(), Keys::new(1));
+    let id = house.account.id();
+    let log = |values: &[Hash]| {
+        let mut before = None;
+        let entry = |value: &Hash| {
+            let entry = Entry::following(before.as_ref(), Key::account(id), *value, 100);
+            before = Some(Newest { seq: entry.seq, value: *value });
+            entry
+        };
+        operator.log(&values.iter().map(entry).collect::<Vec<_>>(), 200)
+    };
+    let own = |seq| block_commit(id, &house.account.block_hash(seq).expect("is there"));
+    let evidence = |values: &[Hash], disowned: Hash, key: &Keys| {
+        let seq = values.len() as u64 - 1;
+        let bytes = disowned_bytes(id, &Newest { seq, value: disowned });
+        operator.evidence(Proof::GhostHead {
+            chain: house.blocks.iter().map(|block| encode(block).into()).collect(),
+            log: log(values),
+            key: key.info().signing,
+            disowned: key.signing.sign(labels::DISOWNED, &bytes).into(),
+        })
+    };
+    let ghost = [7; 32];
+    let mut cut = evidence(&[own(0), ghost], ghost, &key);
+    if let Proof::GhostHead { chain, .. } = &mut cut.proof {
+        chain.remove(1);
+    }
+    let ahead = [own(0), own(1), own(2), ghost];
+    let (none, unsigned) = (Err(NotProven::NoContradiction), Err(NotProven::Unsigned));
+    vec![
+        ("ghost-head", evidence(&[own(0), ghost], ghost, &key), Ok(())),
+        ("ghost-head-that-is-own", evidence(&[own(0), own(1)], own(1), &key), none),
+        ("ghost-head-above-the-chain", evidence(&ahead, ghost, &key), none),
+        (
+            "ghost-head-disowned-by-a-stranger",
+            evidence(&[own(0), ghost], ghost, &Keys::new(3)),
+            unsigned,
+        ),
+        ("ghost-head-other-disowned", evidence(&[own(0), ghost], [8; 32], &key), unsigned),
+        ("ghost-head-with-a-cut-chain", cut, unsigned),
+    ]
 }
 
 /// Blocks that one device has signed at one place, and such that prove nothing.
@@ -208,6 +254,7 @@ fn signed_twice(operator: &Operator) -> Vec<(&'static str, Evidence, Result<(), 
 fn evidence_proves_what_was_signed_and_no_more() {
     for (name, evidence, found) in cases() {
         assert_eq!(evidence.verify().map(|_| ()), found, "{name}");
+        assert_eq!(evidence.missing().is_some(), evidence.kind() == 5, "{name}");
         let bytes = evidence.to_bytes();
         assert_eq!(Evidence::parse(&bytes).as_ref(), Ok(&evidence), "{name}");
     }
