@@ -149,7 +149,9 @@ fn set_policy(args: &Args, file: &Path, without_kit: bool) -> Result<Done, Failu
             time(until_s)
         ),
     };
-    Ok(Done::new(said, json!({ "until_s": until_s })))
+    let warning = "append-only devices know the policy that they were linked with: once this one counts, link each again";
+    let warnings = (client.limited_devices() > 0).then(|| warning.to_owned()).into_iter().collect();
+    Ok(Done::new(said, json!({ "until_s": until_s })).with_warnings(warnings, 0))
 }
 
 fn accept_rollback(args: &Args, output: &Output) -> Result<Done, Failure> {
