@@ -176,6 +176,8 @@ pub struct Waiting {
     pub seq: u64,
     /// Unix seconds from which on it counts.
     pub until_s: u64,
+    /// The block that began the wait.
+    pub opened: u64,
 }
 
 /// Brings the account up to date: what was begun is sent again, what is new is verified. Returns the
@@ -369,7 +371,7 @@ fn fetch(
             profile.note_block_seen(gate.opened, now_s)?;
             let until_s = profile.wait_began_s(gate.opened, now_s)?.saturating_add(gate.delay_s);
             if profile.waits_s(now_s)? < until_s {
-                waiting = Some(Waiting { seq: block.body.seq, until_s });
+                waiting = Some(Waiting { seq: block.body.seq, until_s, opened: gate.opened });
             }
         }
         if waiting.is_some() {

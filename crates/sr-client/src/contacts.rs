@@ -3,9 +3,10 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use sr_crypto::Rng;
 use sr_keys::{Contact, ContactCard, DeviceKeys, HelpRequest, Kept, Kit, Share, ShareTemplate};
 use sr_trust::{Device, Policy};
-use sr_wire::{AccountId, SignedCard, card_hash};
+use sr_wire::{AccountId, DeviceId, SignedCard, VLBytes, card_hash};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -45,6 +46,7 @@ impl Client {
             card: invite.card_hash,
             policy: policy.into_bytes().into(),
             log: self.told_note()?.into(),
+            salt: random16(),
         })
     }
 
@@ -89,18 +91,19 @@ impl Client {
         };
         let (keys, shares) = Share::deal(&template, need, contacts.len(), &mut os_rng());
         self.require_kit(kit)?;
-        for (_, card) in contacts {
-            self.meet(card.log.as_slice())?;
-        }
+        let told: Vec<VLBytes> = contacts.iter().map(|(_, card)| card.log.clone()).collect();
+        self.meet(&told)?;
         let (mut texts, mut chosen) = (Vec::new(), Vec::new());
         for (share, (name, card)) in shares.iter().zip(contacts) {
             let theirs = self.look_up(name, card, None)?;
             texts.push(share.seal(&theirs).map_err(|_| ClientError::ContactsWrong)?);
-            chosen.push(Contact::new(name, card.clone(), (theirs.seq(), theirs.newest())));
+            // Its checkpoint is compared, and needed no more.
+            let card = ContactCard { log: Vec::new().into(), ..card.clone() };
+            chosen.push(Contact::new(name, card, (theirs.seq(), theirs.newest())));
         }
         hand_out(&texts)?;
         let policy = self.profile.keys.account.policy().clone();
-        self.set_policy(kit, Policy { contacts: Some(keys.public()), ..policy })?;
+        self.set_policy(kit, Policy { contacts: Some(keys.public()), ..policy }, &[])?;
         self.note_contacts(need, &chosen)
     }
 
@@ -111,7 +114,9 @@ impl Client {
         self.refresh()?;
         self.require_full()?;
         let policy = self.profile.keys.account.policy().clone();
-        self.set_policy(kit, Policy { contacts: None, ..policy })?;
+        // Their right ends at once, whatever the log shows.
+        let left_out = self.left_out(None)?;
+        self.set_policy(kit, Policy { contacts: None, ..policy }, &left_out)?;
         self.note_contacts(0, &[])
     }
 
@@ -131,6 +136,10 @@ impl Client {
     ///
     /// **Errors** those of [`Client::set_contacts`].
     pub fn contact_has_removed(&mut self, contact: &Contact) -> Result<bool, ClientError> {
+        self.require_witnessed()?;
+        if let Some(why) = self.log_state.withheld.clone() {
+            return Err(ClientError::NotLogged { why: Some(why) });
+        }
         // On one's own server the log, which this device has anyway, says whether there is anything to ask for.
         if self.is_unchanged(contact)? {
             return Ok(false);
@@ -148,7 +157,7 @@ impl Client {
         self.refresh()?;
         self.require_full()?;
         let share = self.open_share(text)?;
-        self.meet(share.log.as_slice())?;
+        self.meet(std::slice::from_ref(&share.log))?;
         self.giving_back(|client| {
             let (profile, remote) = (&mut client.profile, &client.root_remote);
             root::update(profile, remote, &client.clock, |record| record.add_share(text))
@@ -264,10 +273,16 @@ impl Client {
     }
 
     /// Sets a policy at once, with the kit in force.
-    fn set_policy(&mut self, kit: &Kit, policy: Policy) -> Result<(), ClientError> {
+    fn set_policy(
+        &mut self,
+        kit: &Kit,
+        policy: Policy,
+        left_out: &[DeviceId],
+    ) -> Result<(), ClientError> {
         self.require_kit(kit)?;
         let keys = Arc::clone(&self.profile.keys);
         let (actor, kit) = (keys.actor((self.clock)())?, kit.keys());
+        let policy = (policy, left_out);
         let act = actor.set_recovery(&keys.device, Some(&kit), policy, &mut os_rng());
         let act = PendingAct::new(act.map_err(|_| ClientError::NotAllowed)?, None);
         account::act(&mut self.profile, &self.account_remote, act, &self.clock)?;
@@ -308,4 +323,11 @@ fn help_keys(dir: &Path) -> Result<Option<DeviceKeys>, ClientError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ClientError::local("reading", path)(error)),
     }
+}
+
+/// Drawn when all else is fixed, so that nobody who has a say in that can look for two cards with the same words.
+fn random16() -> [u8; 16] {
+    let mut salt = [0; 16];
+    os_rng().fill_bytes(&mut salt);
+    salt
 }

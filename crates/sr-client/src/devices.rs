@@ -167,6 +167,7 @@ impl Client {
     }
 
     fn try_revoke(&mut self, device: DeviceId) -> Result<Vec<DeviceId>, ClientError> {
+        let left_out = self.left_out(Some(device))?;
         let mut anchors = self.fresh(Client::anchors)?;
         if account::is_limited(&self.profile.keys.account, device) {
             match self.in_vault_of(device, Self::newest_readable) {
@@ -178,7 +179,6 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let left_out = self.left_out(device)?;
         let goes = (device, left_out.as_slice());
         let keys = Arc::clone(&self.profile.keys);
         let (actor, mut rng) = (keys.actor((self.clock)())?, os_rng());

@@ -59,7 +59,9 @@ impl Client {
                 |saved: &Freshness| saved.generation == state.generation && saved.seq >= state.seq;
             if !record.freshness().is_some_and(is_there) {
                 record.set_freshness(state.clone());
-                record.tell(keys.device.id(), &note, now_s);
+                if record.may_tell(keys.device.id(), now_s, 0) {
+                    record.tell(keys.device.id(), &note, now_s);
+                }
             }
         })?;
         let Some(saved) = record.freshness().filter(|saved| saved.seq == next) else {

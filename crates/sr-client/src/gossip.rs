@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use sr_keys::{Anchor, State};
+use sr_crypto::sha256;
+use sr_keys::{Anchor, State, TOLD_LEN_MAX};
 use sr_tlog::{Checkpoint, Note};
-use sr_trust::Mirror;
-use sr_wire::{Card, VLBytes, decode, encode, limits};
+use sr_trust::{Mirror, log_keys};
+use sr_wire::{Card, VLBytes, decode, encode};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::{
@@ -18,8 +19,9 @@ use crate::{
 
 /// Notes that are kept until the log was compared with them.
 const HEARD_MAX: usize = 16;
-/// Where they are in the state.
+/// Where they are in the state; and the hashes of what the other devices told, once it was compared.
 const HEARD: &str = "heard";
+const MET: &str = "met";
 /// How often a device tells the others what it has seen.
 const TELL_S: u64 = 7 * 86_400;
 
@@ -38,50 +40,60 @@ impl Client {
     /// Compares the server's log with what somebody else was shown of it; of another log, nothing is said.
     ///
     /// **Errors** a log that forks, or is shorter: `LogForked`, `LogRolledBack`; those of reading the log.
-    pub(crate) fn meet(&mut self, note: &[u8]) -> Result<(), ClientError> {
+    pub(crate) fn meet(&mut self, notes: &[VLBytes]) -> Result<(), ClientError> {
         let shown = log::shown(&self.log_remote, &self.clock)?;
-        let Some(heard) = Heard::open(note, &shown.card) else { return Ok(()) };
+        let notes = notes.iter().map(VLBytes::as_slice);
+        let heard: Vec<Heard> = notes.filter_map(|note| Heard::open(note, &shown.card)).collect();
         let known = self.profile.log()?.map(|known| known.checkpoint);
-        if known.as_ref().is_none_or(|known| known.size() < heard.checkpoint.size()) {
-            self.profile.hear([note])?;
-            return self.sync();
+        let size = known.as_ref().map_or(0, Checkpoint::size);
+        let (newer, older): (Vec<_>, Vec<_>) =
+            heard.iter().partition(|heard| heard.checkpoint.size() > size);
+        if !newer.is_empty() {
+            self.profile.hear(newer.iter().map(|heard| heard.note.as_slice()))?;
+            self.sync()?;
         }
-        // It is older than what was accepted, of which only the newest is kept.
-        let known = known.iter().chain([&heard.checkpoint]).collect();
+        if older.is_empty() {
+            return Ok(());
+        }
+        // Of what was accepted, only the newest is kept.
+        let known = known.iter().chain(older.iter().map(|heard| &heard.checkpoint)).collect();
         let mut mirror = Mirror::default();
         let read = Follow { to: &shown.checkpoint, known }
             .read(&self.log_remote, &mut mirror, |_, _, _| Ok(()))
             .map(drop);
         if let Err(ClientError::Misbehaviour(refused)) = &read {
-            self.profile.hear([note])?;
+            self.profile.hear(older.iter().map(|heard| heard.note.as_slice()))?;
             evidence::about_log(&self.profile, &self.log_remote, &shown, *refused);
         }
         read
     }
 
     /// Compares the server's log with what the account's other devices have told, as far as the record is known here; each
-    /// note once.
+    /// note once. A log that is not to be had is no alarm: the next command compares.
     ///
     /// **Errors** as [`Client::meet`].
     pub(crate) fn meet_devices(&mut self) -> Result<(), ClientError> {
         let this = self.profile.keys.device.id();
         let Some(record) = self.profile.record()? else { return Ok(()) };
         let told: Vec<VLBytes> = record.told(this).map(|note| note.to_vec().into()).collect();
-        let met = self.profile.notes("met")?;
-        let new: Vec<_> = told.iter().filter(|note| !met.contains(note)).collect();
-        for note in &new {
-            self.meet(note.as_slice())?;
+        let names: Vec<u8> = told.iter().flat_map(|note| sha256(&[note.as_slice()])).collect();
+        if told.is_empty() || self.profile.get(MET)?.as_ref() == Some(&names) {
+            return Ok(());
         }
-        if new.is_empty() { Ok(()) } else { self.profile.set_notes("met", told) }
+        match self.meet(&told) {
+            Ok(()) => self.profile.set(MET, &names),
+            Err(error @ ClientError::Misbehaviour(_)) => Err(error),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Returns the newest checkpoint that this device has accepted, as the log has signed it, to give to others; empty
     /// before the first.
     pub(crate) fn told_note(&self) -> Result<Vec<u8>, ClientError> {
-        let note = self.profile.log_note()?;
-        let Ok(mut note) = Note::parse(&note) else { return Ok(Vec::new()) };
-        let origin = note.text.lines().next().unwrap_or_default().to_owned();
-        note.signatures.retain(|line| line.name == origin);
+        let (note, cards) = (self.profile.log_note()?, self.profile.cards()?);
+        let keys = cards.last().and_then(|signed| log_keys(&signed.card));
+        let (Ok(mut note), Some(keys)) = (Note::parse(&note), keys) else { return Ok(Vec::new()) };
+        note.signatures.retain(|line| keys.keys().iter().any(|key| key.is_of(line)));
         Ok(note.to_string().into_bytes())
     }
 
@@ -93,8 +105,7 @@ impl Client {
             return Ok(());
         }
         let (this, now_s) = (keys.device.id(), (self.clock)());
-        let told_s = self.profile.record()?.and_then(|record| record.told_s(this));
-        if told_s.is_some_and(|told_s| now_s.saturating_sub(told_s) < TELL_S) {
+        if !self.profile.record()?.is_some_and(|record| record.may_tell(this, now_s, TELL_S)) {
             return Ok(());
         }
         let note = self.told_note()?;
@@ -109,8 +120,10 @@ impl Client {
 
     /// Returns what this device has accepted, to be compared with another device of the account by words.
     ///
-    /// **Errors** those of reading the account.
+    /// **Errors** [`ClientError::Limited`], and those of reading the account.
     pub fn state(&mut self) -> Result<State, ClientError> {
+        // One that can only add knows its own space alone.
+        self.profile.keys.secrets()?;
         let mut heads: Vec<Anchor> = self.fresh(Self::anchors)?;
         heads.sort_by_key(|head| head.space.0);
         let account = &self.profile.keys.account;
@@ -133,31 +146,28 @@ impl Profile {
         &self,
         notes: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), ClientError> {
-        let before = self.notes(HEARD)?;
+        let before = self.heard_notes()?;
         let mut heard = before.clone();
         for note in notes {
             let note = VLBytes::from(note.to_vec());
-            if !note.as_slice().is_empty() && !heard.contains(&note) {
+            let is_one = (1..=TOLD_LEN_MAX).contains(&note.as_slice().len());
+            if is_one && !heard.contains(&note) {
                 heard.push(note);
             }
         }
         heard.drain(..heard.len().saturating_sub(HEARD_MAX));
-        if heard == before { Ok(()) } else { self.set_notes(HEARD, heard) }
+        if heard == before { Ok(()) } else { self.set(HEARD, &encode(&Notes { notes: heard })) }
     }
 
     /// Returns what was heard of the log of a card.
     pub(crate) fn heard(&self, card: &Card) -> Result<Vec<Heard>, ClientError> {
-        let notes = self.notes(HEARD)?;
+        let notes = self.heard_notes()?;
         Ok(notes.iter().filter_map(|note| Heard::open(note.as_slice(), card)).collect())
     }
 
-    fn notes(&self, key: &str) -> Result<Vec<VLBytes>, ClientError> {
-        let Some(row) = self.get(key)? else { return Ok(Vec::new()) };
-        let row = decode::<Notes>("notes", &row, HEARD_MAX * limits::CHECKPOINT_LEN_MAX);
+    fn heard_notes(&self) -> Result<Vec<VLBytes>, ClientError> {
+        let Some(row) = self.get(HEARD)? else { return Ok(Vec::new()) };
+        let row = decode::<Notes>("notes", &row, row.len());
         row.map(|row| row.notes).map_err(|_| self.damaged())
-    }
-
-    fn set_notes(&self, key: &str, notes: Vec<VLBytes>) -> Result<(), ClientError> {
-        self.set(key, &encode(&Notes { notes }))
     }
 }

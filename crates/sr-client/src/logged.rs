@@ -17,8 +17,8 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const NEWS_S: u64 = 7 * 86_400;
 
 impl Client {
-    /// Refuses what must not be built on more than the log shows, or on one that may be an old one: new devices, kits,
-    /// contacts and policies.
+    /// Refuses what must not be built on more than the log shows, or on one that may be an old one: new devices, kits
+    /// and contacts.
     ///
     /// **Errors** [`ClientError::Unwitnessed`], [`ClientError::NotLogged`].
     pub(crate) fn require_logged(&mut self) -> Result<(), ClientError> {
@@ -35,8 +35,11 @@ impl Client {
         Ok(logged > self.profile.keys.account.seq())
     }
 
-    /// Waits a moment until it has.
+    /// Waits a moment until it has. A device that goes on without lost witnesses, as a person said, has no log to wait for.
     pub(crate) fn wait_logged(&mut self) -> Result<bool, ClientError> {
+        if self.profile.is_alone()? {
+            return Ok(true);
+        }
         let began = Instant::now();
         while !self.is_logged()? {
             if began.elapsed() > PATIENCE {
@@ -48,17 +51,33 @@ impl Client {
         Ok(true)
     }
 
-    /// Returns the live devices that get no keys when `goes` is taken out now: those whose addition the log does not
+    /// Returns the live devices that get no keys when something is taken away now, as `goes`: those whose addition the log does not
     /// have, though it was waited for.
-    pub(crate) fn left_out(&mut self, goes: DeviceId) -> Result<Vec<DeviceId>, ClientError> {
+    pub(crate) fn left_out(
+        &mut self,
+        goes: Option<DeviceId>,
+    ) -> Result<Vec<DeviceId>, ClientError> {
         if self.wait_logged()? {
             return Ok(Vec::new());
         }
         let logged = self.profile.own_logged()?.unwrap_or_default();
-        let keys = &self.profile.keys;
-        let stays = |device: &&Device| ![goes, keys.device.id()].contains(&device.id);
-        let live = keys.account.live().filter(stays);
-        Ok(live.filter(|device| device.added >= logged).map(|device| device.id).collect())
+        let (keys, blocks) = (&self.profile.keys, self.profile.blocks()?);
+        let own_added = keys.account.device(keys.device.id()).map(|own| own.added);
+        let is_left_out = |device: &&Device| {
+            // It was there when this device came, or this device has added it: nothing was hidden from it.
+            let is_known =
+                own_added >= Some(device.added) || self.is_by_this(&blocks, device.added);
+            Some(device.id) != goes && device.added >= logged && !is_known
+        };
+        Ok(keys.account.live().filter(is_left_out).map(|device| device.id).collect())
+    }
+
+    /// Returns whether this device has signed a block.
+    fn is_by_this(&self, blocks: &[Vec<u8>], seq: u64) -> bool {
+        let place = usize::try_from(seq).unwrap_or(usize::MAX);
+        let block = blocks.get(place).and_then(|block| Block::parse(block).ok());
+        let this = self.profile.keys.device.id();
+        block.is_some_and(|block| block.signatures.iter().any(|signature| signature.key == this))
     }
 
     /// Returns the live devices that another one has added within a week, as far as this device saw it happen, with
@@ -74,10 +93,8 @@ impl Client {
         let mut news = Vec::new();
         for device in keys.account.live().filter(|device| device.added > own.added) {
             let seen_s = self.profile.block_seen_s(device.added)?.unwrap_or(now_s);
-            let place = usize::try_from(device.added).unwrap_or(usize::MAX);
-            let block = blocks.get(place).and_then(|block| Block::parse(block).ok());
-            let is_by_this = |block: Block| block.signatures.iter().any(|s| s.key == own.id);
-            if now_s.saturating_sub(seen_s) < NEWS_S && !block.is_some_and(is_by_this) {
+            let is_new = now_s.saturating_sub(seen_s) < NEWS_S;
+            if is_new && !self.is_by_this(&blocks, device.added) {
                 news.push((device.id, name(device.id)));
             }
         }

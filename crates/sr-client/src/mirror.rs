@@ -146,7 +146,7 @@ pub(crate) fn follow(
     state.needs_update = read.as_ref().map_or(old_unknown, |read| read.unknown_from).is_some();
     state.missing = (served.seq() + 1).saturating_sub(logged);
     state.missing_since_s = profile.block_seen_s(logged)?.filter(|_| state.missing > 0);
-    if let Some(cosigned_s) = relied.cosigned_s {
+    if let Some(cosigned_s) = relied.cosigned_s.filter(|_| !relied.is_stale) {
         profile.note_waits(&profile.keys.account, logged, cosigned_s)?;
     }
     // Nothing of a log that is refused is kept.
@@ -244,6 +244,7 @@ impl Client {
                 return Ok(Relied {
                     shown,
                     asked: Vec::new(),
+                    is_stale: true,
                     cosigned_s: None,
                     level: Level::G1,
                     unwitnessed: Some(why),
@@ -268,6 +269,7 @@ impl Client {
         Ok(Relied {
             shown,
             asked,
+            is_stale: is_stale(cosigned_s, now_s),
             cosigned_s,
             level: Level::of(&policy, self.profile.is_pinned()),
             unwitnessed,
@@ -311,6 +313,8 @@ pub(crate) struct Relied {
     /// What witnesses have cosigned, as they say themselves.
     asked: Vec<Checkpoint>,
     cosigned_s: Option<u64>,
+    /// Whether that is a day ago: no wait begins by it.
+    is_stale: bool,
     level: Level,
     unwitnessed: Option<Unwitnessed>,
 }

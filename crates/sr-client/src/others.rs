@@ -43,8 +43,13 @@ impl Client {
             let remote = self.remote_of(name, card)?;
             match self.try_look_up(&remote, card, known) {
                 Err(ClientError::NotLogged { .. }) if began.elapsed() < PATIENCE => {
-                    thread::sleep(LOOK_INTERVAL);
-                    self.sync()?;
+                    if self.is_ours(card)? {
+                        thread::sleep(LOOK_INTERVAL);
+                        self.sync()?;
+                    } else {
+                        // All of its log is read again.
+                        thread::sleep(PATIENCE / 3);
+                    }
                 }
                 Err(ClientError::Misbehaviour(refused)) => {
                     return Err(ClientError::Contact { name: name.to_owned(), refused });

@@ -112,7 +112,7 @@ impl Client {
         let act = actor.set_recovery(
             &keys.device,
             old_keys.as_ref(),
-            self.policy_with(kit),
+            (self.policy_with(kit), &[]),
             &mut os_rng(),
         )?;
         // Noted when it is in force, by this command or the next.

@@ -132,8 +132,7 @@ impl Client {
             self.accept_older()?;
         }
         if rollback.unwitnessed.is_some() {
-            self.profile.unset("heard")?;
-            return self.profile.unset("unasked");
+            return self.profile.set_alone();
         }
         let snapshots = rollback.snapshots.len() as u64;
         let is_root = rollback.backs.iter().any(|back| back.space == root);

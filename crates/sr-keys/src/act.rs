@@ -114,18 +114,18 @@ impl Actor<'_> {
     }
 
     /// Sets another recovery policy at once: the first by a device alone, later ones with the kit in
-    /// force.
+    /// force. Devices that are `left_out` get no new keys.
     ///
     /// **Errors** [`Misbehaviour::ActNotAllowed`].
     pub fn set_recovery(
         &self,
         by: &DeviceKeys,
         kit: Option<&RecoveryKeys>,
-        policy: Policy,
+        (policy, left_out): (Policy, &[DeviceId]),
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Act, Misbehaviour> {
         let keys = self.keys.next(rng);
-        let recipients = Recipients::of(self.account, None, &[], &policy);
+        let recipients = Recipients::of(self.account, None, left_out, &policy);
         let signing = by.signing();
         let mut signers = vec![(Role::Device, &signing)];
         signers.extend(kit.map(|kit| (Role::Kit, &kit.signing)));

@@ -38,6 +38,8 @@ pub struct ContactCard {
     /// The newest checkpoint of that server's log that their device has accepted, as the log has signed it; empty
     /// before the first.
     pub log: VLBytes,
+    /// Random.
+    pub salt: [u8; 16],
 }
 
 impl ContactCard {

@@ -24,6 +24,6 @@ pub use freshness::{Freshness, FreshnessKey};
 pub use key_block::{Granted, KeyBlock};
 pub use kit::{CODE_LEN, CodeError, Envelope, Handover, Kept, Kit, Owner, RecoveryKeys};
 pub use link::{LinkAnswer, LinkCode, LinkCommit, LinkOpening, Pins, Transcript};
-pub use root::{Contact, KitNote, RootRecord, VaultEntry};
+pub use root::{Contact, KitNote, RootRecord, TOLD_LEN_MAX, VaultEntry};
 pub use state::State;
 pub use vault::VaultKeys;

@@ -12,6 +12,8 @@ use crate::{ContactCard, Freshness};
 const RECORD_LEN_MAX: usize = 4 << 20;
 /// So many devices tell what they were shown; it is about 4 KB each.
 const TOLD_MAX: usize = 8;
+/// No note that they tell is longer.
+pub const TOLD_LEN_MAX: usize = 8 * 1024;
 
 /// One of the account's vaults.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
@@ -132,8 +134,11 @@ impl RootRecord {
         if !rest.is_empty() {
             record.later = decode("root record", rest, RECORD_LEN_MAX)?;
         }
+        let told = &record.later.told;
+        let is_short = |told: &Told| told.note.as_slice().len() <= TOLD_LEN_MAX;
+        let fits = told.len() <= TOLD_MAX && told.iter().all(is_short);
         // Its one form.
-        if record.to_bytes() == bytes { Ok(record) } else { Err(malformed) }
+        if fits && record.to_bytes() == bytes { Ok(record) } else { Err(malformed) }
     }
 
     /// Returns what the head of the root space commits to.
@@ -222,10 +227,16 @@ impl RootRecord {
         self.later.freshness = Some(state);
     }
 
-    /// Returns when a device has told what it was shown of the log, in Unix seconds by its clock.
+    /// Returns whether a device may tell again what it was shown of the log: it has not for `interval_s`, and nobody
+    /// else's newer word goes for it.
     #[must_use]
-    pub fn told_s(&self, device: DeviceId) -> Option<u64> {
-        self.later.told.iter().find(|told| told.device == device).map(|told| told.time_s)
+    pub fn may_tell(&self, device: DeviceId, now_s: u64, interval_s: u64) -> bool {
+        let is_old = |told: &&Told| now_s.abs_diff(told.time_s) >= interval_s;
+        let (told, own) = (&self.later.told, |told: &&Told| told.device == device);
+        match told.iter().find(own) {
+            Some(own) => is_old(&own),
+            None => told.len() < TOLD_MAX || told.first().is_some_and(|oldest| is_old(&oldest)),
+        }
     }
 
     /// Returns what the other devices were shown of it.

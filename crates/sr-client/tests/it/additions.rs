@@ -54,6 +54,64 @@ fn a_recovery_waits_by_the_witnesses_time() {
     assert_eq!(laptop.waiting(), None);
 }
 
+/// AV-02: nor does who sets it back, while the server shows beginning and end at once; and whatever else came before,
+/// each device goes on when the time is over.
+#[test]
+fn a_wait_that_was_not_seen_to_begin_is_waited_for() {
+    let (world, _watch) = watched();
+    world.write("a", "1");
+    world.backup();
+    let kit = world.with_kit();
+    drop(world.link("phone"));
+    world.settled();
+    let away = world.dir.path().join("away");
+    crate::log::copy(&world.other("phone"), &away);
+    // What comes before has other keys, which no device of then can be given alone.
+    drop(world.link("tablet"));
+    world.settled();
+    let mut paper = world.restore_kit(&kit, "paper", world.clock()).expect("restores");
+    paper.start_recovery(None).expect("begins");
+    world.ahead.store(4 * DAY_S, Ordering::SeqCst);
+    paper.add_folder(&world.folder()).expect("adds");
+    until("it does not count", || backup(&mut paper).ok());
+    drop(paper);
+    let early: Clock = Arc::new(|| clock()() - 2 * DAY_S);
+    let mut phone = Client::open(&away, early).expect("opens");
+    assert!(phone.chain().expect("verifies").devices <= 3);
+    assert!(phone.waiting().is_some());
+    drop(phone);
+    let mut phone = Client::open(&away, world.clock()).expect("opens");
+    phone.chain().expect("verifies");
+    let waiting = phone.waiting().expect("it waits");
+    assert!(waiting.until_s > clock()() + 6 * DAY_S, "from when witnesses have said so");
+    drop(phone);
+    world.ahead.store(8 * DAY_S, Ordering::SeqCst);
+    let mut phone = Client::open(&away, world.clock()).expect("opens");
+    until("it does not count here", || (phone.chain().expect("reads").devices == 4).then_some(()));
+}
+
+/// Whose witnesses are gone for good comes back from paper all the same, by its own clock and a person's word.
+#[test]
+fn a_kit_outlives_its_witnesses() {
+    let (world, mut watch) = watched();
+    world.write("a", "1");
+    world.backup();
+    let kit = world.with_kit();
+    world.settled();
+    watch.stop();
+    world.ahead.store(2 * DAY_S, Ordering::SeqCst);
+    let refused = world.restore_kit(&kit, "paper", world.clock()).map(drop);
+    assert!(matches!(refused, Err(ClientError::Unwitnessed(_))), "{refused:?}");
+    let mut paper = Client::open(&world.other("paper"), world.clock()).expect("opens");
+    let rollback = paper.rollback().expect("says so");
+    assert!(rollback.unwitnessed.is_some());
+    paper.accept_rollback(rollback).expect("goes on");
+    paper.start_recovery(None).expect("begins");
+    world.ahead.fetch_add(3 * DAY_S + 60, Ordering::SeqCst);
+    paper.add_folder(&world.folder()).expect("adds");
+    backup(&mut paper).expect("is a device of the account");
+}
+
 /// AV-02: nor does anything that was forgotten go before its time.
 #[test]
 fn a_prune_waits_by_the_witnesses_time() {
@@ -94,7 +152,9 @@ fn additions_wait_for_the_log_and_removals_do_not() {
     world.write("a", "1");
     world.backup();
     drop(world.link("stolen"));
+    drop(world.link("phone"));
     world.settled();
+    world.settled_as(&world.other("phone"));
     watch.stop();
     // Nobody sees this one.
     let (linking, words) = world.link_to_the_end(DeviceKind::Full);
@@ -103,17 +163,18 @@ fn additions_wait_for_the_log_and_removals_do_not() {
     let mut laptop = world.client();
     is_not_logged(laptop.new_kit());
     is_not_logged(laptop.link("0000-0000").map(drop));
-    let mut phone = world.open("stolen");
+    assert_eq!(laptop.new_devices().expect("lists"), [], "it has added it itself");
+    drop(laptop);
+    let mut phone = world.open("phone");
     phone.snapshots().expect("reads");
     let news = phone.new_devices().expect("lists");
     let id = DeviceKeys::from_file(&fs::read(tablet.join("keys")).expect("reads"));
     let id = id.expect("parses").id();
     assert_eq!(news.iter().map(|(device, _)| *device).collect::<Vec<_>>(), [id]);
-    assert_eq!(laptop.new_devices().expect("lists"), [], "it has added it itself");
-    drop(phone);
-    let revoked = laptop.revoke_device("stolen").expect("takes out");
+    let revoked = phone.revoke_device("stolen").expect("takes out");
     assert_eq!(revoked.left_out, [id]);
-    drop(laptop);
+    drop(phone);
+    world.client().snapshots().expect("the others have the new keys");
     let refused = Client::open(&tablet, clock()).expect("opens").snapshots();
     assert!(matches!(refused, Err(ClientError::LeftOut)), "{refused:?}");
     let refused = world.open("stolen").snapshots();

@@ -8,7 +8,7 @@ use sr_wire::Misbehaviour;
 use crate::{
     accounts::backup,
     attacks::ONE_AT_A_TIME,
-    log::copy,
+    log::{change_entry, copy},
     world::{World, clock},
 };
 
@@ -151,4 +151,22 @@ fn words_tell_two_histories_apart() {
     let mut phone = world.open("phone");
     phone.backup(None, &Progress::default()).expect("backs up");
     assert_ne!(words(&mut phone), ours);
+}
+
+/// What another device has told is compared when the log is to be had: whoever keeps it back stops no backup.
+#[test]
+fn a_log_that_is_kept_back_stops_nothing() {
+    let mut world = World::new();
+    world.write("a", "1");
+    world.backup();
+    let mut phone = world.link("phone");
+    phone.add_folder(&world.folder()).expect("adds");
+    backup(&mut phone).expect("backs up, and tells");
+    drop(phone);
+    world.client().devices().expect("reads what it told");
+    // A server whose log is not what it has signed publishes nothing.
+    world.tamper(|data| change_entry(data, |entry| entry.time_s += 1));
+    world.write("b", "2");
+    backup(&mut world.client()).expect("goes on");
+    world.client().revoke_device("phone").expect("takes out");
 }

@@ -63,7 +63,7 @@ fn database(data: &Path) -> Connection {
 }
 
 /// Changes the only entry of an account.
-fn change_entry(data: &Path, change: impl Fn(&mut Entry)) {
+pub(crate) fn change_entry(data: &Path, change: impl Fn(&mut Entry)) {
     let database = database(data);
     let mut entry = last_entry(&database);
     change(&mut entry);

@@ -120,7 +120,8 @@ fn every_live_device_and_the_kit_open_the_same_root_and_nobody_else() {
     house.add(&two);
     let kit = Kit::generate(&mut rng(5));
     let policy = Policy { kit: Some(kit.keys().public()), contacts: None, delay_s: 1000 };
-    let act = house.actor().set_recovery(&house.one, None, policy, &mut rng(6)).expect("sets");
+    let act =
+        house.actor().set_recovery(&house.one, None, (policy, &[]), &mut rng(6)).expect("sets");
     house.take(&act);
     assert_eq!(house.account.key().generation, 2);
     let by_kit = |house: &House| {
@@ -510,6 +511,21 @@ fn a_root_record_has_one_form() {
     for text in ["b", "c", "d", "e"] {
         record.add_policy(text, &pin("a"), 3);
     }
+    // What devices tell is short, and of few.
+    let told = |notes: &[usize]| {
+        let mut record = RootRecord::default();
+        for (device, len) in (0..).zip(notes) {
+            record.tell(DeviceId([device; 32]), &vec![1; *len], 5);
+        }
+        RootRecord::parse(&record.to_bytes())
+    };
+    assert_eq!(told(&[8 * 1024]).expect("parses").told(DeviceId([9; 32])).count(), 1);
+    assert_eq!(told(&[8 * 1024]).expect("parses").told(DeviceId([0; 32])).count(), 0);
+    assert!(told(&[8 * 1024 + 1]).is_err());
+    let many = told(&[9; 12]).expect("the oldest go");
+    assert_eq!(many.told(DeviceId([99; 32])).count(), 8);
+    assert!(!many.may_tell(DeviceId([99; 32]), 6, 10), "nobody's newer word goes");
+    assert!(many.may_tell(DeviceId([99; 32]), 15, 10) && !many.may_tell(DeviceId([11; 32]), 6, 10));
     let kept = |record: &RootRecord, text: &str| record.policy(&pin(text)).is_some();
     let names = ["a", "b", "c", "d", "e"].map(|text| kept(&record, text));
     assert_eq!(names, [true, false, false, true, true], "the one in force stays");

@@ -172,7 +172,8 @@ fn key_blocks() {
         contacts: None,
         delay_s: 1000,
     };
-    let act = house.actor().set_recovery(&house.one, None, policy, &mut rng(6)).expect("sets");
+    let act =
+        house.actor().set_recovery(&house.one, None, (policy, &[]), &mut rng(6)).expect("sets");
     house.take(&act);
     let before = to_file(&house, &two);
     write("valid", "two-devices-and-a-kit", &before);
@@ -354,6 +355,7 @@ fn texts() {
         card: [2; 32],
         policy: Vec::new().into(),
         log: Vec::new().into(),
+        salt: [3; 16],
     };
     write_text("contact-card", &card.to_string());
     let policy = b"witness w w+00000000+AQ==\nquorum none\n".to_vec().into();
