@@ -362,8 +362,8 @@ impl From<ClientError> for Failure {
             ClientError::LeftOut => make(
                 "LEFT_OUT",
                 exit::CONFLICT,
-                "Another device has taken one out, and the log did not show yet that this one was added. What was \
-                 stored since can't be read here.",
+                "Another device has taken one out, and the log did not show yet that this one was added. Nothing can \
+                 be read here until it is added again.",
                 "Nothing was sent.",
                 "On another device: `strongroom device revoke` for this one. Then link it anew, in a new profile.",
             ),
