@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::json;
-use sr_client::{Client, ClientError, ContactCard, HelpRequest};
+use sr_client::{Client, ClientError, ContactCard, HelpRequest, KeptShare};
 
 use crate::{
     args::{Args, ContactsCommand},
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args, command: &ContactsCommand) -> Result<Done, Failur
 
 fn card(args: &Args, out: &Path) -> Result<Done, Failure> {
     let card = client(args)?.contact_card()?;
-    write(out, &card.to_string())?;
+    write_new(out, &card.to_string())?;
     let words = card.words().join(" ");
     let text = format!(
         "ok  your card is in {}: give it to who wants you as a contact, any way you like\n\
@@ -54,8 +54,16 @@ fn set(args: &Args, need: u8, out: &Path, contacts: &[String]) -> Result<Done, F
                 "Name each contact with the file of their card, as in ben=ben.card.",
             )
         })?;
-        let card: ContactCard =
-            read(Path::new(file))?.parse().map_err(|_| ClientError::ContactText)?;
+        if name.trim().is_empty() {
+            return Err(Failure::usage(
+                format!("{contact} names nobody"),
+                "Name each contact, as in ben=ben.card.",
+            ));
+        }
+        let card: ContactCard = read(Path::new(file))?.parse().map_err(|_| {
+            let failure = Failure::from(ClientError::ContactText);
+            Failure { title: format!("{}: {}", printable(file), failure.title), ..failure }
+        })?;
         let question =
             format!("The six words that {}'s device shows for this card: ", printable(name));
         compare(&ask_words(&question)?, &card.words())?;
@@ -112,7 +120,7 @@ fn rm(args: &Args) -> Result<Done, Failure> {
 fn ls(args: &Args) -> Result<Done, Failure> {
     let mut client = client(args)?;
     let (need, contacts) = client.contacts()?;
-    let kept = client.kept_shares()?;
+    let kept = one_each(client.kept_shares()?);
     let names: Vec<String> = contacts.iter().map(sr_client::Contact::name).collect();
     let (mut warnings, mut code) = (Vec::new(), 0);
     for contact in &contacts {
@@ -137,8 +145,7 @@ fn ls(args: &Args) -> Result<Done, Failure> {
         format!("Any {need} of these can bring your account back together: {}\n", names.join(", "))
     };
     for share in &kept {
-        let (name, account) = (printable(&share.name).to_string(), share.account.to_string());
-        text.push_str(&format!("You are a contact of {name}, account {}\n", &account[..9]));
+        text.push_str(&format!("You are a contact of {}\n", who(share)));
     }
     let of: Vec<_> = kept
         .iter()
@@ -154,7 +161,7 @@ fn accept(args: &Args, share: &Path) -> Result<Done, Failure> {
         "ok  you are a contact of {}. Alone, the share opens nothing; you may delete the file.\n\
          !   Use it only for them, and only after you have heard their voice or seen them: \
          strongroom recovery help",
-        printable(&kept.name)
+        who(&kept)
     );
     Ok(Done::new(text, json!({ "name": kept.name, "account": kept.account.to_string() })))
 }
@@ -162,7 +169,7 @@ fn accept(args: &Args, share: &Path) -> Result<Done, Failure> {
 /// On a device without anything.
 pub(crate) fn request(args: &Args, out: &Path) -> Result<Done, Failure> {
     let request = Client::request_help(&dir(args)?)?;
-    write(out, &request.to_string())?;
+    write_new(out, &request.to_string())?;
     let words = request.words().join(" ");
     let text = format!(
         "ok  your request is in {}: give it to your contacts, any way you like\n\
@@ -182,27 +189,32 @@ pub(crate) fn help(
 ) -> Result<Done, Failure> {
     let request: HelpRequest = read(request)?.parse().map_err(|_| ClientError::ContactText)?;
     let mut client = client(args)?;
-    let mut kept = client.kept_shares()?;
-    kept.retain(|share| owner.is_none_or(|owner| share.name == owner));
-    kept.dedup_by_key(|share| share.account);
+    let mut kept = one_each(client.kept_shares()?);
+    let is_meant = |share: &KeptShare, owner: &str| {
+        share.name == owner || (owner.len() >= 8 && share.account.to_string().starts_with(owner))
+    };
+    kept.retain(|share| owner.is_none_or(|owner| is_meant(share, owner)));
     let [share] = &kept[..] else {
-        let who =
-            if kept.is_empty() { "share for them here" } else { "single person: use --for NAME" };
+        let who = if kept.is_empty() {
+            "share for them here"
+        } else {
+            "single person: use --for NAME, or --for ACCOUNT"
+        };
         return Err(ClientError::NotFound(who.into()).into());
     };
     let question = format!(
         "Whoever has enough shares reads all that {} has backed up, at once.\n\
          The six words that {} tells you, by voice or face to face: ",
-        printable(&share.name),
-        printable(&share.name)
+        who(share),
+        who(share)
     );
     compare(&ask_words(&question)?, &request.words())?;
     let answer = client.help(&request, share.account)?;
-    write(out, &answer)?;
+    write_new(out, &answer)?;
     let text = format!(
         "ok  your answer is in {}: give it to {}, any way you like; only they can open it",
         out.display(),
-        printable(&share.name)
+        who(share)
     );
     Ok(Done::new(text, json!({ "file": out, "for": share.name })))
 }
@@ -213,7 +225,41 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     if meta.len() > TEXT_LEN_MAX {
         return Err(ClientError::ContactText.into());
     }
-    fs::read_to_string(path).map_err(|error| cannot(path, &error))
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(ClientError::ContactText.into())
+        }
+        read => read.map_err(|error| cannot(path, &error)),
+    }
+}
+
+/// Of several shares for one account, the newest.
+fn one_each(mut shares: Vec<KeptShare>) -> Vec<KeptShare> {
+    shares.reverse();
+    shares.sort_by_key(|share| share.account.0);
+    shares.dedup_by_key(|share| share.account);
+    shares
+}
+
+/// Whose share it is; who has joined without a name is an account.
+fn who(share: &KeptShare) -> String {
+    let account = &share.account.to_string()[..9];
+    if share.name.is_empty() {
+        return format!("account {account}");
+    }
+    format!("{}, account {account}", printable(&share.name))
+}
+
+/// Writes a text where there is none, or the same.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let is_other = fs::read(path).is_ok_and(|there| there.trim_ascii_end() != text.as_bytes());
+    if is_other {
+        return Err(Failure::usage(
+            format!("{} exists already", path.display()),
+            "Name a file that does not.",
+        ));
+    }
+    write(path, text)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

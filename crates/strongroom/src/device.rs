@@ -93,12 +93,21 @@ fn compare(args: &Args, typed: &[String]) -> Result<Done, Failure> {
         );
         return Ok(Done::new(text, data).with_warnings(waiting_warnings(&client), 0));
     }
-    if !typed.iter().map(|word| word.to_lowercase()).eq(words.iter().copied()) {
+    let typed: Vec<String> =
+        typed.iter().flat_map(|word| word.split_whitespace()).map(str::to_lowercase).collect();
+    if typed.len() != words.len() {
+        return Err(Failure::usage(
+            format!("six words are compared, and these are {}", typed.len()),
+            "Type all six words that the other device shows.",
+        ));
+    }
+    if typed != words {
         return Err(Failure {
             code: "DEVICES_DIFFER",
             exit: exit::INVALID,
             title: format!("this device shows other words: {}", words.join(" ")),
-            meaning: "One of the two has changed something in between, or the server shows them two histories.",
+            meaning: "A word was mistyped, one of the two has changed something in between, or the server shows them two \
+                      histories.",
             did: "Nothing was changed.",
             next: vec![
                 "Run it on both again, one right after the other, without words on the first. If they still differ, ask the \
@@ -118,7 +127,8 @@ fn rename(args: &Args, device: &str, name: &str) -> Result<Done, Failure> {
 }
 
 fn revoke(args: &Args, device: &str) -> Result<Done, Failure> {
-    let revoked = client(args)?.revoke_device(device)?;
+    let mut client = client(args)?;
+    let revoked = client.revoke_device(device)?;
     let could_read = match revoked.newest_s {
         None => "!   It could read nothing: there is no snapshot yet.".to_owned(),
         Some(newest) => format!(
@@ -128,14 +138,18 @@ fn revoke(args: &Args, device: &str) -> Result<Done, Failure> {
         ),
     };
     let left_out: Vec<String> = revoked.left_out.iter().map(|device| device.to_string()).collect();
-    let warnings = left_out.iter().map(|device| {
+    let mut warnings: Vec<String> = left_out.iter().map(|device| {
         format!(
             "{} got no new keys, because the log does not show yet that it was added: take it out, too, and \
              link it again, or find out who has added it",
             &device[..9]
         )
-    });
-    let warnings = warnings.collect();
+    }).collect();
+    if client.kept_shares().is_ok_and(|shares| !shares.is_empty()) {
+        let warning = "you keep shares for other people (`strongroom recovery contacts ls`), and whoever has that device could \
+                       open them: tell these people to choose their contacts anew";
+        warnings.push(warning.into());
+    }
     let text = format!(
         "ok  {} is taken out: it reads nothing that is stored from now on, and writes nothing\n\
          {could_read}\n\
@@ -175,12 +189,11 @@ fn link_old(args: &Args, output: &Output, code: &str) -> Result<Done, Failure> {
         );
     }
     let what = if is_limited { "append-only device" } else { "device" };
+    output.tell(&format!("Type these three words on the new device:\n\n    {}\n", words.join(" ")));
     let text = format!(
         "ok  the new {what} is in your account\n\
-         Type these three words on the new device:\n\n    {}\n\n\
-         If it does not take them, take it out again: `strongroom device ls` and \
-         `strongroom device revoke`.{next}",
-        words.join(" ")
+         If it does not take the words, take it out again: `strongroom device ls` and \
+         `strongroom device revoke`.{next}"
     );
     Ok(Done::new(text, json!({ "words": words, "append_only": is_limited })))
 }

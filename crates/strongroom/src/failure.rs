@@ -355,7 +355,8 @@ impl From<ClientError> for Failure {
                  on it. That takes a second or two; the server may be slow, or hide something.",
                 NOTHING_DONE,
                 &format!(
-                    "{}Run the command again in a minute. If it stays, ask the server's operator.",
+                    "{}Run the command again in a minute. If it stays, `strongroom trust status` says whether a witness is \
+                     silent; else ask the server's operator.",
                     why.map_or_else(String::new, |why| format!("{why}. "))
                 ),
             ),
