@@ -75,7 +75,7 @@ fn a_wait_that_was_not_seen_to_begin_is_waited_for() {
     paper.add_folder(&world.folder()).expect("adds");
     until("it does not count", || backup(&mut paper).ok());
     drop(paper);
-    let early: Clock = Arc::new(|| clock()() - 2 * DAY_S);
+    let early: Clock = Arc::new(|| clock()() - 4 * DAY_S);
     let mut phone = Client::open(&away, early).expect("opens");
     assert!(phone.chain().expect("verifies").devices <= 3);
     assert!(phone.waiting().is_some());
@@ -411,4 +411,24 @@ fn a_card_made_for_one_person_is_found_when_two_compare() {
     let refused = choose(&dir, &kit, &with_its_log);
     let is_it = |refused: &Misbehaviour| *refused == Misbehaviour::LogForked;
     assert!(matches!(&refused, Err(ClientError::Misbehaviour(m)) if is_it(m)), "{refused:?}");
+}
+
+/// A log of another server counts as far as the contact's own witnesses have cosigned it.
+#[test]
+fn a_contacts_log_needs_their_witnesses() {
+    let (mut theirs, mut watch) = watched();
+    theirs.settled();
+    let mut world = World::new();
+    let (dir, kit) = owner(&mut world);
+    let mut contacts = contacts(&mut world);
+    contacts[0].1 = theirs.client().contact_card().expect("has one");
+    choose(&dir, &kit, &contacts).expect("they have cosigned it");
+    watch.stop();
+    let (invite, other) = (theirs.invite(), theirs.other("other"));
+    drop(Client::join(&other, &invite, None, "other", clock()));
+    theirs.ahead.fetch_add(2 * 3600, Ordering::SeqCst);
+    until("it is relied on", || match choose(&dir, &kit, &contacts) {
+        Err(ClientError::Unwitnessed(_)) => Some(()),
+        done => done.map(|_| None).expect("was cosigned before"),
+    });
 }
